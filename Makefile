@@ -1,0 +1,62 @@
+# ifpp: `make demo` runs a whole line, `make test` proves it. See README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?=
+BENCH ?= all
+FUZZ_RUNS ?= 200000
+
+.PHONY: demo test system lint types floors unit fuzz bench lock clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.runtime
+	@$(BIN)/ifpp demo $(DEMO)
+
+test: system lint types floors unit
+	@$(MAKE) --no-print-directory fuzz FUZZ_RUNS=20000
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+floors: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest -n 2 --dist loadfile
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz.fuzz_wire -atheris_runs=$(FUZZ_RUNS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench $(BENCH)
+
+# Real components the tests start. Without root they are skipped, with CI=true a missing one fails.
+system:
+	@sh scripts/system.sh
+
+$(VENV)/bin/python:
+	@sh scripts/venv.sh $(PYTHON) $(VENV)
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing ifpp into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing ifpp and its tools into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Needs uv. Requirements format: hashes, and no registry address.
+lock:
+	uv pip compile pyproject.toml --extra demo --extra build --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/runtime.txt
+	uv pip compile pyproject.toml --extra demo --extra build --extra dev --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

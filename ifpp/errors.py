@@ -1,0 +1,191 @@
+"""The fault tree: every error ifpp raises has a stable code, someone it blames, a retry rule and advice.
+
+IfppError
+|-- WireError            bytes that do not parse (card, file or peer)
+|-- CardError            what one eUICC did or refused
+|   `-- TransportError   the path to the card: contact, reader, time-out
+|-- VerificationError    a signature, chain or binding that does not hold
+|-- IntakeError          a delivery, eUICC data file or job order that was refused
+|-- SupplyError          no package for this chip, or not one this head may have
+|-- CustodyError         a ledger or journal rule was about to be broken
+|-- ServiceError         a neighbour process (store, broker, database) does not answer as agreed
+`-- SettingsError        a setting, file name or command line that cannot be used
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Blame(StrEnum):
+    """Whose fault it is; decides which yield figure a unit counts against (architecture: unit outcome classes)."""
+
+    CONTACT = "CONTACT"  # re-seat the unit first
+    PRODUCT = "PRODUCT"  # the chip refused, is dead or has no memory
+    SUPPLY = "SUPPLY"  # no (good) package for this EID
+    STATION = "STATION"  # reader, disk, store, network, settings
+    AMBIGUOUS = "AMBIGUOUS"  # not known yet whether the profile is on the chip
+
+
+class Retry(StrEnum):
+    """What may be tried again, by whom."""
+
+    NO = "NO"
+    RESEAT = "RESEAT"  # same unit after it was seated again
+    SAME_PACKAGE = "SAME_PACKAGE"  # the byte-identical package on the same chip
+    LATER = "LATER"  # as it is, when the neighbour is back
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row of the fault table."""
+
+    code: str
+    blame: Blame
+    retry: Retry
+    advice: str
+
+
+def _table(*rows: tuple[str, Blame, Retry, str]) -> dict[str, Fault]:
+    return {code: Fault(code, blame, retry, advice) for code, blame, retry, advice in rows}
+
+
+FAULTS: dict[str, Fault] = _table(
+    # bytes
+    ("WIRE.MALFORMED", Blame.PRODUCT, Retry.RESEAT, "Re-seat the unit; if it stays, put it aside for engineering."),
+    # the path to a card
+    ("CONTACT.NO_ATR", Blame.CONTACT, Retry.RESEAT, "Re-seat the unit; if it repeats on this head, clean the socket."),
+    ("CONTACT.LOST", Blame.CONTACT, Retry.RESEAT, "Seat the same unit again; the station reads it and settles it."),
+    ("APDU.TIMEOUT", Blame.CONTACT, Retry.RESEAT, "Seat the same unit again; if it repeats, call the technician."),
+    ("HEAD.UNREACHABLE", Blame.STATION, Retry.LATER, "Check the reader's cable, power and port in the station file."),
+    # one eUICC
+    ("EUICC.NOT_AN_EUICC", Blame.PRODUCT, Retry.NO, "No ISD-R on the card: put it aside, check the part number."),
+    ("EUICC.NO_IFPP", Blame.PRODUCT, Retry.NO, "The chip has no factory services: put the unit aside, check the lot."),
+    ("EUICC.FPA_LOCKED", Blame.PRODUCT, Retry.NO, "The chip has already left production: put the unit aside."),
+    ("EUICC.STATUS_WORD", Blame.PRODUCT, Retry.RESEAT, "Re-seat once; then put the unit aside with this code."),
+    ("EUICC.RESULT", Blame.PRODUCT, Retry.RESEAT, "Re-seat once; then put the unit aside with this number."),
+    ("EUICC.PREPARE_REFUSED", Blame.PRODUCT, Retry.NO, "The chip refused the package's key: put the unit aside."),
+    ("EUICC.LOAD_REFUSED", Blame.PRODUCT, Retry.NO, "The chip refused the profile: put the unit aside with this code."),
+    ("EUICC.NO_MEMORY", Blame.PRODUCT, Retry.NO, "The chip is full: check the lot and the profile size."),
+    ("EUICC.INTERRUPTED", Blame.CONTACT, Retry.SAME_PACKAGE, "Seat the same unit again; the same package is loaded."),
+    ("EUICC.NOT_SEALED", Blame.PRODUCT, Retry.RESEAT, "Keys or factory services remain: do not ship; re-seat once."),
+    ("EID.MISMATCH", Blame.PRODUCT, Retry.NO, "Stop feeding this head; hold the unit and call quality."),
+    # what was signed
+    ("PIR.MISSING", Blame.AMBIGUOUS, Retry.RESEAT, "Seat the same unit again; the station reads its result list."),
+    ("PIR.MALFORMED", Blame.AMBIGUOUS, Retry.NO, "Hold the unit and call quality."),
+    ("PIR.SIGNATURE", Blame.AMBIGUOUS, Retry.NO, "Hold the unit and call quality: the result is not the chip's."),
+    ("PIR.MISMATCH", Blame.AMBIGUOUS, Retry.NO, "Hold the unit and call quality: the result is for another order."),
+    ("PIR.READBACK", Blame.AMBIGUOUS, Retry.NO, "Hold the unit: the chip's own list contradicts its result."),
+    ("TRUST.CHAIN", Blame.SUPPLY, Retry.NO, "Ask the sender for the right certificates; check the trust roots."),
+    ("TRUST.SIGNATURE", Blame.SUPPLY, Retry.NO, "The data were altered or are foreign: ask the sender again."),
+    # deliveries, eUICC data, job orders
+    ("INTAKE.FORMAT", Blame.SUPPLY, Retry.NO, "Ask the sender for a file in the agreed format and version."),
+    ("INTAKE.TRUNCATED", Blame.SUPPLY, Retry.NO, "Transfer the file again: it is not complete."),
+    ("INTAKE.DIGEST", Blame.SUPPLY, Retry.NO, "Transfer the file again: its content does not match its digest."),
+    ("INTAKE.DUPLICATE", Blame.SUPPLY, Retry.NO, "Already in the store: ask the sender for new keys."),
+    ("INTAKE.KEY_REUSED", Blame.SUPPLY, Retry.NO, "Two packages for one key: refuse the batch, call the sender."),
+    ("INTAKE.UNKNOWN_EID", Blame.SUPPLY, Retry.LATER, "Import the eUICC data (Esed2) of this chip first."),
+    ("INTAKE.UNKNOWN_KEY", Blame.SUPPLY, Retry.NO, "The one-time key is not in the chip's eUICC data: ask the sender."),
+    ("INTAKE.BINDING", Blame.SUPPLY, Retry.NO, "The package's parts do not belong together: ask the sender."),
+    ("INTAKE.BAD_ID", Blame.SUPPLY, Retry.NO, "An EID or ICCID fails its check digits: ask the sender."),
+    ("INTAKE.REJECTED", Blame.SUPPLY, Retry.NO, "Nothing was imported; mend or remove the listed items."),
+    # claims
+    ("EID.UNKNOWN", Blame.SUPPLY, Retry.LATER, "No eUICC data for this chip: check the lot or import its data."),
+    ("BPP.NOT_FOUND", Blame.SUPPLY, Retry.LATER, "No package for this chip: put the unit aside, tell the planner."),
+    ("BPP.EXHAUSTED", Blame.SUPPLY, Retry.LATER, "All packages of this chip are used: order a new one."),
+    ("BPP.EXPIRED", Blame.SUPPLY, Retry.NO, "The package's date has passed: order a new one."),
+    ("BPP.TAKEN", Blame.SUPPLY, Retry.LATER, "Another head works with this chip's package: find the unit."),
+    ("SKU.UNKNOWN", Blame.SUPPLY, Retry.NO, "Check the SKU in the job order: the store has nothing under it."),
+    ("REGION.UNKNOWN", Blame.SUPPLY, Retry.NO, "Check the region in the job order: the store has nothing for it."),
+    ("UNIT.ALREADY_LOADED", Blame.SUPPLY, Retry.NO, "The unit is finished: pass it on."),
+    ("UNIT.UNRESOLVED", Blame.AMBIGUOUS, Retry.RESEAT, "Hold the unit; seat it again to have it read."),
+    # custody
+    ("CUSTODY.TRANSITION", Blame.STATION, Retry.NO, "Call engineering: a package was about to take a forbidden step."),
+    ("CUSTODY.SEQ_CONFLICT", Blame.STATION, Retry.NO, "Two stations use one identity or a cloned disk: stop both."),
+    ("CUSTODY.EVENT_REFUSED", Blame.STATION, Retry.NO, "The event is parked: call engineering, the line goes on."),
+    ("CUSTODY.SCHEMA_NEWER", Blame.STATION, Retry.NO, "The database is from a newer ifpp: start that version."),
+    ("CUSTODY.FOREIGN_JOURNAL", Blame.STATION, Retry.NO, "The journal belongs to another station: mend the path."),
+    ("JOURNAL.WRITE", Blame.STATION, Retry.LATER, "The journal cannot be written: free the disk; nothing was lost."),
+    # neighbours
+    ("STORE.UNREACHABLE", Blame.STATION, Retry.LATER, "Check the store process and the network; units wait."),
+    ("STORE.REFUSED", Blame.STATION, Retry.NO, "Call engineering: station and store disagree."),
+    ("HOST.TIMEOUT", Blame.STATION, Retry.LATER, "Check the named service; units wait."),
+    ("BROKER.UNREACHABLE", Blame.STATION, Retry.LATER, "Check the broker; results are kept and sent later."),
+    ("DATABASE.UNREACHABLE", Blame.STATION, Retry.LATER, "Check the database; nothing is acknowledged before."),
+    ("PROCESS.DIED", Blame.STATION, Retry.NO, "Read the named log file; start the process again."),
+    # people
+    ("SETTINGS.INVALID", Blame.STATION, Retry.NO, "Mend the named file and key."),
+    ("SETTINGS.MISSING", Blame.STATION, Retry.NO, "Create the named file, or name the right one."),
+    ("COMMAND.INVALID", Blame.STATION, Retry.NO, "See --help of this command."),
+    ("INTERNAL", Blame.STATION, Retry.NO, "Call engineering with the log: this is a fault of ifpp."),
+)
+
+
+class IfppError(Exception):
+    """Base of all errors of ifpp.
+
+    ``code`` is a key of FAULTS; ``detail`` says what happened; ``where`` names the file, item, head or field.
+    Neither may carry key material or profile plaintext.
+    """
+
+    def __init__(self, code: str, detail: str, *, where: str = "") -> None:
+        self.fault = FAULTS[code]
+        self.detail = detail
+        self.where = where
+        super().__init__(code, detail, where)
+
+    @property
+    def code(self) -> str:
+        return self.fault.code
+
+    @property
+    def advice(self) -> str:
+        return self.fault.advice
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        return f"{self.code}: {place}{self.detail}. {self.advice}"
+
+
+class WireError(IfppError):
+    """Bytes that do not parse."""
+
+    def __init__(self, detail: str, *, where: str = "", code: str = "WIRE.MALFORMED") -> None:
+        super().__init__(code, detail, where=where)
+
+
+class CardError(IfppError):
+    """What one eUICC did or refused."""
+
+
+class TransportError(CardError):
+    """The path to the card failed: whether the last command was executed is not known."""
+
+
+class VerificationError(IfppError):
+    """A signature, chain or binding does not hold."""
+
+
+class IntakeError(IfppError):
+    """A delivery, eUICC data file or job order was refused; ``items`` lists each bad item."""
+
+    def __init__(self, code: str, detail: str, *, where: str = "", items: tuple[IfppError, ...] = ()) -> None:
+        super().__init__(code, detail, where=where)
+        self.items = items
+
+
+class SupplyError(IfppError):
+    """No package for this chip, or not one this head may have."""
+
+
+class CustodyError(IfppError):
+    """A ledger or journal rule was about to be broken."""
+
+
+class ServiceError(IfppError):
+    """A neighbour process does not answer as agreed."""
+
+
+class SettingsError(IfppError):
+    """A setting, file or command line that cannot be used."""

@@ -1,0 +1,130 @@
+"""tcp:// card port: a slot reached over a stream of length-prefixed frames.
+
+Frames both ways are a 2-byte big-endian length and a payload. One byte is a control (00 power off, 01 power on,
+02 reset, 04 get ATR), two bytes starting with E0 and E1 wait for a chip to be seated or removed (second byte: tenths
+of a second) and E2 sets the lamp; anything from 4 bytes is an APDU. An empty reply means that the chip is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from urllib.parse import urlsplit
+
+from ifpp.errors import SettingsError, TransportError
+from ifpp.model.states import Lamp
+
+_POWER_OFF, _POWER_ON, _GET_ATR = b"\x00", b"\x01", b"\x04"
+_WAIT_SEATED, _WAIT_REMOVED, _LAMP = 0xE0, 0xE1, 0xE2
+_LAMPS = {Lamp.OFF: 0, Lamp.BUSY: 1, Lamp.PASS: 2, Lamp.FAIL: 3, Lamp.RESEAT: 4, Lamp.HOLD: 5}
+_CONNECT_TIMEOUT_S = 5.0
+_REPLY_MARGIN_S = 5.0
+
+
+class TcpPort:
+    """A slot at tcp://host:port (see ifpp.hw.port.CardPort)."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise SettingsError("SETTINGS.INVALID", str(error), where=url) from error
+        if not host or not port:
+            raise SettingsError("SETTINGS.INVALID", "a tcp port is written tcp://host:port", where=url)
+        self.url = url
+        self._address = (host, port)
+        self._socket: socket.socket | None = None
+
+    def open(self) -> None:
+        try:
+            self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            raise TransportError("HEAD.UNREACHABLE", f"no connection ({error})", where=self.url) from error
+
+    def wait_seated(self, timeout_s: float) -> bool:
+        return self._wait(_WAIT_SEATED, timeout_s)
+
+    def wait_removed(self, timeout_s: float) -> bool:
+        return self._wait(_WAIT_REMOVED, timeout_s)
+
+    def power_up(self) -> bytes:
+        self._send(_POWER_ON)
+        atr = self._ask_slot(_GET_ATR, _REPLY_MARGIN_S)
+        if not atr:
+            raise TransportError("CONTACT.NO_ATR", "no answer to reset", where=self.url)
+        return atr
+
+    def power_down(self) -> None:
+        with contextlib.suppress(TransportError):
+            self._send(_POWER_OFF)
+
+    def transmit(self, apdu: bytes, timeout_s: float) -> bytes:
+        try:
+            answer = self._ask(apdu, timeout_s)
+        except TimeoutError as error:
+            self.close()  # a late answer must never be taken for the next command's
+            raise TransportError("APDU.TIMEOUT", f"no answer in {timeout_s:g} s", where=self.url) from error
+        if len(answer) < 2:
+            raise TransportError("CONTACT.LOST", "the chip went away", where=self.url)
+        return answer
+
+    def lamp(self, lamp: Lamp) -> None:
+        self._send(bytes((_LAMP, _LAMPS[lamp])))
+
+    def close(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+            self._socket = None
+
+    def _wait(self, what: int, timeout_s: float) -> bool:
+        tenths = max(0, min(255, round(timeout_s * 10)))
+        return self._ask_slot(bytes((what, tenths)), timeout_s + _REPLY_MARGIN_S) == b"\x01"
+
+    def _ask_slot(self, control: bytes, timeout_s: float) -> bytes:
+        """Ask the slot itself: no answer means that the head is broken, whatever sits in it."""
+        try:
+            return self._ask(control, timeout_s)
+        except TimeoutError as error:
+            self.close()
+            raise TransportError("HEAD.UNREACHABLE", "the slot does not answer", where=self.url) from error
+
+    def _ask(self, payload: bytes, timeout_s: float) -> bytes:
+        """Send one frame and return the reply; TimeoutError passes through."""
+        self._send(payload)
+        stream = self._stream()
+        stream.settimeout(timeout_s)
+        header = self._receive(stream, 2)
+        return self._receive(stream, struct.unpack(">H", header)[0])
+
+    def _send(self, payload: bytes) -> None:
+        try:
+            self._stream().sendall(struct.pack(">H", len(payload)) + payload)
+        except OSError as error:
+            self._lost(error)
+
+    def _receive(self, stream: socket.socket, count: int) -> bytes:
+        chunks = b""
+        while len(chunks) < count:
+            try:
+                chunk = stream.recv(count - len(chunks))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                self._lost(error)
+            if not chunk:
+                self._lost(None)
+            chunks += chunk
+        return chunks
+
+    def _stream(self) -> socket.socket:
+        if self._socket is None:
+            raise TransportError("HEAD.UNREACHABLE", "the slot is not connected", where=self.url)
+        return self._socket
+
+    def _lost(self, error: OSError | None) -> None:
+        self.close()
+        raise TransportError("HEAD.UNREACHABLE", f"connection lost ({error or 'closed'})", where=self.url) from error

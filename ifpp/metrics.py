@@ -1,0 +1,226 @@
+"""Every Prometheus series of ifpp in one table, and the registry of one process.
+
+Rules (line contract 5.3): counters and histograms only count what this process saw; exact figures are gauges set
+from the database. No serial number, EID, ICCID, package or job order is ever a label; every label has few values.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    start_http_server,
+)
+
+from ifpp import __version__
+from ifpp.errors import SettingsError
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would add a series to every counter and say only when the process started
+
+
+class Role(StrEnum):
+    """Which process keeps a series."""
+
+    STATION = "station"
+    STORE = "store"
+    SUPERVISOR = "supervisor"
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One row of the table. `unit` is the last word of the name where it has one; `buckets` of histograms only."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    unit: str
+    meaning: str
+    roles: frozenset[Role]
+    buckets: tuple[float, ...] = ()
+
+
+SERIES: list[Series] = []
+"""Every series, in the order of this file."""
+
+_LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LOAD_S = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0, 240.0)
+_BATCH = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+
+
+def _series(
+    role: str, kind: Kind, name: str, labels: str, meaning: str, *, unit: str = "", buckets: tuple[float, ...] = ()
+) -> Series:
+    roles = frozenset(Role(word) for word in role.split())
+    row = Series(name, kind, tuple(labels.split()), unit, meaning, roles, buckets)
+    SERIES.append(row)
+    return row
+
+
+# fmt: off
+BUILD = _series("station store supervisor", Kind.GAUGE, "ifpp_build_info", "version role",
+    "Always 1; which software runs.")
+
+UNIT_RESULTS = _series("station", Kind.COUNTER, "ifpp_unit_results_total",
+    "line station head operation product result",
+    "Attempts finished, by verdict (PASS, FAIL, ERROR, ABORTED, SKIPPED).")
+FIRST_PASS = _series("station", Kind.COUNTER, "ifpp_first_pass_total", "line station operation product",
+    "Units whose first attempt passed.")
+DEFECTS = _series("station", Kind.COUNTER, "ifpp_defects_total", "line station head code",
+    "Faults met while working on units, by code of the fault table.")
+STATE_SECONDS = _series("station", Kind.COUNTER, "ifpp_state_seconds_total", "line station head e10",
+    "Time a head spent in each SEMI E10 state.", unit="seconds")
+FAILURES = _series("station", Kind.COUNTER, "ifpp_failures_total", "line station head",
+    "Entries of a head into unscheduled down (SEMI E10 failures).")
+LOAD_SECONDS = _series("station", Kind.HISTOGRAM, "ifpp_load_seconds", "line station product",
+    "Time from PrepareDownload to the installation result.", unit="seconds", buckets=_LOAD_S)
+APDUS = _series("station", Kind.COUNTER, "ifpp_apdus_total", "line station head",
+    "Commands exchanged with chips.")
+CLAIM_SECONDS = _series("station", Kind.HISTOGRAM, "ifpp_claim_seconds", "line station",
+    "Time the store took to answer a claim.", unit="seconds", buckets=_LATENCY_S)
+JOURNAL_COMMIT_SECONDS = _series("station", Kind.HISTOGRAM, "ifpp_journal_commit_seconds", "line station",
+    "Time until a journal transaction was on the disk.", unit="seconds", buckets=_LATENCY_S)
+OUTBOX_DEPTH = _series("station", Kind.GAUGE, "ifpp_outbox_depth", "line station",
+    "Events recorded here and not yet acknowledged by the supervisor.")
+OUTBOX_OLDEST_SECONDS = _series("station", Kind.GAUGE, "ifpp_outbox_oldest_seconds", "line station",
+    "Age of the oldest event not yet acknowledged; 0 when there is none.", unit="seconds")
+
+BROKER_CONNECTED = _series("station supervisor", Kind.GAUGE, "ifpp_broker_connected", "line node",
+    "1 while connected to the broker, else 0.")
+BROKER_CONNECTIONS = _series("station supervisor", Kind.COUNTER, "ifpp_broker_connections_total", "line node",
+    "Connections made to the broker since the process started.")
+BROKER_DROPPED = _series("station supervisor", Kind.COUNTER, "ifpp_broker_dropped_total", "line node reason",
+    "Received messages thrown away unread: queue_full or too_big.")
+
+EVENTS = _series("supervisor", Kind.COUNTER, "ifpp_events_total", "line outcome",
+    "Events received from stations, by outcome: taken, duplicate or rejected.")
+CONTRACT_VIOLATIONS = _series("supervisor", Kind.COUNTER, "ifpp_contract_violation_total", "line schema reason",
+    "Documents that broke the line contract; schema is one of the contract's names or unknown.")
+COMMIT_EVENTS = _series("supervisor", Kind.HISTOGRAM, "ifpp_commit_events", "line",
+    "Events settled in one database transaction.", buckets=_BATCH)
+COMMIT_SECONDS = _series("supervisor", Kind.HISTOGRAM, "ifpp_commit_seconds", "line",
+    "Time of one settling transaction, to the disk.", unit="seconds", buckets=_LATENCY_S)
+COMMIT_FAILURES = _series("supervisor", Kind.COUNTER, "ifpp_commit_failures_total", "line",
+    "Settling transactions that failed and were tried again.")
+UNACKED_OLDEST_SECONDS = _series("supervisor", Kind.GAUGE, "ifpp_unacknowledged_oldest_seconds", "line",
+    "How long the oldest received event has waited for its commit; 0 when there is none.", unit="seconds")
+PACKAGES = _series("supervisor", Kind.GAUGE, "ifpp_packages", "sku region smdp state",
+    "Packages in the factory ledger, by state.")
+LINE_UNITS = _series("supervisor", Kind.GAUGE, "ifpp_line_units", "line verdict",
+    "Units of the line, exact from the database: units, passed, failed.")
+STATIONS_ONLINE = _series("supervisor", Kind.GAUGE, "ifpp_stations_online", "line",
+    "Stations of the line that say they are online.")
+LINE_EPOCH = _series("supervisor", Kind.GAUGE, "ifpp_line_epoch", "line",
+    "Epoch of the line's lease this supervisor holds; 0 while it holds none.")
+
+STORE_SECONDS = _series("store", Kind.HISTOGRAM, "ifpp_store_request_seconds", "operation status",
+    "Time to answer a station, by operation and HTTP status.", unit="seconds", buckets=_LATENCY_S)
+# fmt: on
+
+
+class Exposition:
+    """A running HTTP endpoint `http://127.0.0.1:<port>/metrics`, served by its own thread."""
+
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+        self.port: int = server.server_port
+
+    def close(self) -> None:
+        """Stop serving; blocks for at most half a second."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Metrics:
+    """The series of one process, in a registry of its own.
+
+    `fixed` gives labels that are the same for the whole process (``line="L1", station="st01"``); they are filled in
+    wherever a series declares them. Writing a series of another role or kind raises KeyError, other labels ValueError.
+    """
+
+    def __init__(self, role: Role, **fixed: str) -> None:
+        self.registry = CollectorRegistry()
+        self._fixed = fixed
+        mine = [row for row in SERIES if role in row.roles]
+        self._counters = {
+            row: Counter(row.name, row.meaning, row.labels, registry=self.registry)
+            for row in mine
+            if row.kind is Kind.COUNTER
+        }
+        self._gauges = {
+            row: Gauge(row.name, row.meaning, row.labels, registry=self.registry)
+            for row in mine
+            if row.kind is Kind.GAUGE
+        }
+        self._histograms = {
+            row: Histogram(row.name, row.meaning, row.labels, registry=self.registry, buckets=row.buckets)
+            for row in mine
+            if row.kind is Kind.HISTOGRAM
+        }
+        ProcessCollector(registry=self.registry)
+        self.set(BUILD, 1, version=__version__, role=role)
+
+    def add(self, series: Series, amount: float = 1.0, **labels: str) -> None:
+        """Count `amount` more; for counters."""
+        self._counters[series].labels(**self._all(series, labels)).inc(amount)
+
+    def set(self, series: Series, value: float, **labels: str) -> None:
+        """Show a value; for gauges."""
+        self._gauges[series].labels(**self._all(series, labels)).set(value)
+
+    def clear(self, series: Series) -> None:
+        """Forget all label values of a gauge, before a table is shown anew."""
+        self._gauges[series].clear()
+
+    def observe(self, series: Series, value: float, **labels: str) -> None:
+        """Note one measurement in the series' unit; for histograms."""
+        self._histograms[series].labels(**self._all(series, labels)).observe(value)
+
+    @contextmanager
+    def timed(self, series: Series, **labels: str) -> Iterator[None]:
+        """Observe how long the block took, in seconds, also when it raises."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.observe(series, time.perf_counter() - start, **labels)
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return one sample by its exposed name (a histogram has `_count` and `_sum`); 0.0 when never written."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def text(self) -> bytes:
+        """Return all series in the Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def serve(self, port: int, host: str = "127.0.0.1") -> Exposition:
+        """Answer scrapes from a thread; port 0 takes any free one. Raises SettingsError when the port is taken."""
+        try:
+            return Exposition(*start_http_server(port, host, registry=self.registry))
+        except OSError as error:
+            raise SettingsError(
+                "SETTINGS.INVALID", f"cannot listen: {error}", where=f"metrics {host}:{port}"
+            ) from error
+
+    def _all(self, series: Series, labels: dict[str, str]) -> dict[str, str]:
+        return {**{name: value for name, value in self._fixed.items() if name in series.labels}, **labels}

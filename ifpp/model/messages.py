@@ -1,0 +1,290 @@
+"""The documents that processes exchange: MQTT contract (ifpp1) and the store's HTTP interface.
+
+Field names and meaning: the line contract. Readers ignore unknown keys; an absent key means unknown.
+Counts and `*_ms` are integers, ids are strings, times are RFC 3339 UTC with milliseconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The common envelope of every MQTT document; `seq` only on durable events."""
+
+    schema: str
+    id: str
+    ts: str
+    node_id: str
+    boot_id: str
+    clock_ok: bool = True
+    seq: int | None = None
+
+
+class UnitRef(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Which unit: device serial number and eUICC."""
+
+    sn: str = ""
+    eid: str = ""
+    carrier_id: str = ""
+    position: int | None = None
+
+
+class Product(msgspec.Struct, omit_defaults=True, kw_only=True):
+    part_number: str
+    revision: str = ""
+
+
+class Recipe(msgspec.Struct, omit_defaults=True, kw_only=True):
+    name: str
+    revision: str = "1"
+
+
+class ProfileResult(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What became of one package in this attempt; `package_state` is the ledger state it settles."""
+
+    package_id: str
+    iccid: str
+    profile_type: str
+    bpp_sha256: str
+    bytes: int
+    apdus: int
+    retries: int
+    load_ms: int
+    result: str
+    package_state: str
+    key_consumed: bool
+    pir_b64: str = ""
+    error: str = ""
+
+
+class Defect(msgspec.Struct, omit_defaults=True, kw_only=True):
+    code: str
+    text: str
+    phase: str
+
+
+class UnitResultEvent(Message, kw_only=True):
+    """`S/evt/unit_result`: one work cycle of one unit on one head."""
+
+    transaction_id: str
+    operation: str
+    unit: UnitRef
+    job_order_id: str
+    product: Product
+    region: str
+    recipe: Recipe
+    head_id: str
+    attempt: int
+    result: str
+    outcome_class: str
+    disposition: str
+    clean_to_ship: bool
+    started_at: str
+    ended_at: str
+    cycle_ms: int
+    load_ms: int
+    handling_ms: int
+    profiles: list[ProfileResult] = []
+    defects: list[Defect] = []
+    work_order_id: str = ""
+    lot_id: str = ""
+    socket_id: str = ""
+    operator_id: str = ""
+    sw_version: str = ""
+
+
+class StateChanged(Message, kw_only=True):
+    """`S/evt/state_changed`: every E10 transition of station or head."""
+
+    resource: str
+    old: str
+    old_code: int
+    old_duration_ms: int
+    new: str
+    new_code: int
+    reason: str = ""
+
+
+class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
+    e10: str
+    code: int
+    phase: str
+    since: str
+    sn: str = ""
+    last: str = ""
+    ok: int = 0
+    ng: int = 0
+    blocked: bool = False
+
+
+class StationState(Message, kw_only=True):
+    """`S/state/station`, retained."""
+
+    e10: str
+    e10_code: int
+    phase: str
+    since: str
+    heads: dict[str, HeadState]
+    job_order_id: str = ""
+    operator_id: str = ""
+    locked: bool = False
+    lock_reason: str = ""
+    outbox_depth: int = 0
+    outbox_oldest_ms: int = 0
+
+
+class Online(msgspec.Struct, omit_defaults=False, kw_only=True):
+    """`state/online`, retained, also the will."""
+
+    schema: str
+    node_id: str
+    online: bool
+    session: int
+    boot_id: str
+    ts: str
+
+
+class HeadBirth(msgspec.Struct, omit_defaults=True, kw_only=True):
+    reader: str
+    socket_id: str = ""
+    socket_cycles: int = 0
+
+
+class OutboxRange(msgspec.Struct, kw_only=True):
+    first_seq: int
+    next_seq: int
+
+
+class Birth(Message, kw_only=True):
+    """`meta/birth`, retained: who am I. A supervisor carries its `epoch`."""
+
+    session: int
+    sw_version: str
+    vendor: str = "ifpp"
+    model: str = ""
+    heads: dict[str, HeadBirth] = {}
+    operations: list[str] = []
+    contract: dict[str, str | int] = {}
+    outbox: OutboxRange | None = None
+    epoch: int | None = None
+
+
+class Rejected(msgspec.Struct, omit_defaults=True, kw_only=True):
+    seq: int
+    id: str
+    code: str
+    text: str
+
+
+class Ack(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`S/ack/evt`: everything up to and including `through` is committed; `rejected` is parked."""
+
+    schema: str
+    ts: str
+    node_id: str
+    epoch: int
+    through: int
+    rejected: list[Rejected] = []
+
+
+class Job(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One job order as stations need it. `stations` empty = every station of the line."""
+
+    job_order_id: str
+    version: int
+    product: Product
+    region: str
+    recipe: Recipe
+    quantity: int
+    operation: str = "PROFILE_LOAD"
+    work_order_id: str = ""
+    lot_id: str = ""
+    stations: list[str] = []
+    dispatch_status: str = "READY"
+
+
+class JobState(Message, kw_only=True):
+    """`L/state/job`, retained: the desired state stations converge to after any restart."""
+
+    epoch: int
+    jobs: list[Job]
+
+
+class LineState(Message, kw_only=True):
+    """`L/state/line`, retained."""
+
+    epoch: int
+    stations: dict[str, bool]
+    units: int
+    passed: int
+    failed: int
+
+
+# ---- the store's HTTP interface ------------------------------------------------------------------
+
+
+class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/claims`: all packages of one chip for one SKU and region; idempotent by `attempt_id`."""
+
+    attempt_id: str
+    eid: str
+    sku: str
+    region: str
+    station_id: str
+    head_id: str
+    lease_s: int = 900
+
+
+class ClaimedPackage(msgspec.Struct, kw_only=True):
+    """A package as a head needs it; the BPP itself comes from `GET /v1/packages/{sha256}`."""
+
+    package_id: str
+    iccid: str
+    profile_type: str
+    smdp_oid: str
+    transaction_id: str
+    otk_id: str
+    state: str
+    bpp_sha256: str
+    bytes: int
+    prepare_download_b64: str
+
+
+class Claim(msgspec.Struct, kw_only=True):
+    """Answer to a claim.
+
+    `packages` are to be loaded in order; `unresolved` (SENT or UNKNOWN) must be settled by reading this chip first;
+    `installed` are done, but the unit is not clean to ship yet: verify and seal it.
+    """
+
+    attempt_id: str
+    eid: str
+    lease_until: str
+    euicc_certificate_b64: str
+    eum_chain_b64: list[str]
+    packages: list[ClaimedPackage]
+    unresolved: list[ClaimedPackage] = []
+    installed: list[ClaimedPackage] = []
+
+
+class SentNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/packages/{package_id}/sent`: from here on the lease never expires."""
+
+    attempt_id: str
+    station_id: str
+
+
+class ReleaseNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/claims/{attempt_id}/release`: nothing was sent; the packages are free again."""
+
+    station_id: str
+
+
+class Problem(msgspec.Struct, kw_only=True):
+    """An error over HTTP: a fault code, what happened, what to do."""
+
+    code: str
+    detail: str
+    advice: str
+    where: str = ""

@@ -1,0 +1,34 @@
+"""`ifpp station run`: one physical station."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ifpp.metrics import Metrics, Role
+from ifpp.model.clock import SystemClock
+from ifpp.roles.runtime import beside, load_trust, run_until_stopped, say_ready
+from ifpp.settings import load_site, load_station
+from ifpp.station.agent import Agent
+from ifpp.station.journal import Journal
+
+
+def run(site_file: Path, station_file: Path) -> None:
+    """Run one station until it is told to stop; raises IfppError when it cannot start."""
+    site, station = load_site(site_file), load_station(station_file)
+    trust, clock = load_trust(site, site_file), SystemClock()
+    metrics = Metrics(Role.STATION, line=site.line, station=station.id)
+    journal = Journal.open(beside(station_file, station.journal), station.id, clock)
+
+    async def main(stop: asyncio.Event) -> None:
+        exposition = metrics.serve(station.metrics_port)
+        agent = Agent(site, station, journal=journal, trust=trust, metrics=metrics, clock=clock)
+        try:
+            await agent.run(stop, lambda: say_ready("station", station=station.id, metrics_port=exposition.port))
+        finally:
+            exposition.close()
+
+    try:
+        run_until_stopped(main)
+    finally:
+        journal.close()

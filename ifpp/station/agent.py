@@ -1,0 +1,174 @@
+"""The station agent: heads, pump and broker connection in one task group; one process per station."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from ifpp import __version__
+from ifpp import metrics as series
+from ifpp.bus.client import BrokerAddress, BusClient, Inbound
+from ifpp.bus.topics import LINE_NODE, Topics
+from ifpp.errors import ServiceError
+from ifpp.hw.port import make_port
+from ifpp.log import get_logger
+from ifpp.metrics import Metrics
+from ifpp.model.clock import Clock, utc_ms_text, uuid7
+from ifpp.model.messages import Ack, Birth, HeadBirth, JobState, OutboxRange
+from ifpp.settings import Site, Station
+from ifpp.station.board import Board
+from ifpp.station.head import Floor, Head
+from ifpp.station.jobs import Jobs
+from ifpp.station.journal import Journal, OutboxRow
+from ifpp.station.pump import Pump
+from ifpp.store.client import StoreClient
+from ifpp.trust.chain import TrustStore
+
+_SNAPSHOT_S = 1.0
+_SNAPSHOT_AT_LEAST_S = 60.0
+_DRAIN_S = 10.0
+log = get_logger("station.agent")
+
+
+class Agent:
+    """One station. `run` returns after `stopping` was set, running units came to their verdict and events left."""
+
+    def __init__(
+        self, site: Site, station: Station, *, journal: Journal, trust: TrustStore, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._station = station
+        self._journal = journal
+        self._clock = clock
+        self._metrics = metrics
+        self._topics = Topics(site.enterprise, site.site, site.area, site.line, site.broker.prefix)
+        self._jobs = Jobs(station.id)
+        self._board = Board(station.id, journal.boot_id, clock)
+        self._pump = Pump(journal, self._send, station.outbox, clock)
+        self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s)
+        self._stopping = asyncio.Event()
+        self._bus = BusClient(
+            BrokerAddress(site.broker.host, site.broker.port),
+            self._topics,
+            station.id,
+            journal.boot_id,
+            subscriptions=[
+                self._topics.ack(station.id),
+                self._topics.job,
+                self._topics.birth(LINE_NODE),
+            ],
+            next_session=lambda: asyncio.wrap_future(journal.next_session()),
+            on_connected=self._on_connected,
+            on_message=self._on_message,
+            clock=clock,
+            metrics=metrics,
+        )
+        floor = Floor(
+            settings=station,
+            clock=clock,
+            journal=journal,
+            store=self._store,
+            trust=trust,
+            jobs=self._jobs,
+            board=self._board,
+            metrics=metrics,
+            stopping=self._stopping,
+        )
+        self._heads = [Head(head_id, make_port(head.port), floor) for head_id, head in station.heads.items()]
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Work until `stop`; then no new unit, running ones to their verdict, events out, disconnect."""
+        loop = asyncio.get_running_loop()
+        self._journal.on_event = lambda: loop.call_soon_threadsafe(self._pump.wake)
+        disconnect, quiet = asyncio.Event(), asyncio.Event()
+        async with self._store, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bus.run(disconnect), name="bus")
+            tasks.create_task(self._pump.run(quiet), name="pump")
+            tasks.create_task(self._snapshots(quiet), name="snapshots")
+            heads = [tasks.create_task(head.run(), name=f"head {head.head_id}") for head in self._heads]
+            ready()
+            await stop.wait()
+            self._stopping.set()
+            await asyncio.wait(heads)
+            if not await self._pump.drained(_DRAIN_S):
+                log.warning("events remain in the outbox and will be sent after the next start")
+            quiet.set()
+            self._pump.wake()
+            await self._publish_state()
+            disconnect.set()
+        self._journal.on_event = lambda: None
+
+    async def _send(self, row: OutboxRow) -> None:
+        # way of a unit, step 9
+        await self._bus.publish(self._topics.event(self._station.id, row.name), row.body)
+
+    async def _on_connected(self, session: int) -> None:
+        await self._bus.publish(
+            self._topics.birth(self._station.id), msgspec.json.encode(await self._birth(session)), retain=True
+        )
+        await self._publish_state()
+        self._pump.connected(yes=True)
+
+    async def _on_message(self, message: Inbound) -> None:
+        try:
+            if message.topic == self._topics.ack(self._station.id):
+                await self._pump.acknowledge(msgspec.json.decode(message.payload, type=Ack))
+            elif message.topic == self._topics.job:
+                self._jobs.update(msgspec.json.decode(message.payload, type=JobState))
+            elif message.payload:
+                epoch = msgspec.json.decode(message.payload, type=Birth).epoch
+                if epoch is not None:
+                    self._pump.epoch(epoch)
+        except msgspec.MsgspecError as error:
+            log.error("document ignored", topic=message.topic, reason=str(error))
+
+    async def _birth(self, session: int) -> Birth:
+        first, following = await asyncio.wrap_future(self._journal.range())
+        now = self._clock.now()
+        return Birth(
+            schema="birth/1.0",
+            id=uuid7(now),
+            ts=utc_ms_text(now),
+            node_id=self._station.id,
+            boot_id=self._journal.boot_id,
+            session=session,
+            sw_version=__version__,
+            model="station",
+            heads={
+                head_id: HeadBirth(reader=head.port, socket_id=head.socket_id)
+                for head_id, head in self._station.heads.items()
+            },
+            operations=["PROFILE_LOAD"],
+            outbox=OutboxRange(first_seq=first, next_seq=following),
+        )
+
+    async def _snapshots(self, quiet: asyncio.Event) -> None:
+        """Publish the state on change, at most once a second, and once a minute in any case."""
+        last_changes, last_s, last_depth = -1, float("-inf"), -1
+        while not quiet.is_set():
+            depth = await asyncio.wrap_future(self._journal.depth())
+            due = self._clock.monotonic() - last_s >= _SNAPSHOT_AT_LEAST_S
+            if (self._board.changes, depth.count) != (last_changes, last_depth) or due:
+                last_changes, last_s, last_depth = self._board.changes, self._clock.monotonic(), depth.count
+                await self._publish_state()
+            await self._clock.sleep(_SNAPSHOT_S)
+
+    async def _publish_state(self) -> None:
+        depth = await asyncio.wrap_future(self._journal.depth())
+        oldest_ms = 0
+        if depth.oldest_at:
+            age = self._clock.now() - datetime.fromisoformat(depth.oldest_at)
+            oldest_ms = max(0, round(age.total_seconds() * 1000))
+        self._metrics.set(series.OUTBOX_DEPTH, depth.count)
+        self._metrics.set(series.OUTBOX_OLDEST_SECONDS, oldest_ms / 1000)
+        state = self._board.document(
+            job_order_id=self._jobs.job_order_id, outbox_depth=depth.count, outbox_oldest_ms=oldest_ms
+        )
+        try:
+            await self._bus.publish(
+                self._topics.station_state(self._station.id), msgspec.json.encode(state), retain=True
+            )
+        except ServiceError:
+            return  # the next connection begins with a snapshot

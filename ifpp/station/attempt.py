@@ -1,0 +1,155 @@
+"""One work cycle of one unit on one head, from the seating to the event that tells of it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ifpp import __version__
+from ifpp.errors import Blame, IfppError, Retry
+from ifpp.fpa.load import Verdict
+from ifpp.model.clock import utc_ms_text, uuid7
+from ifpp.model.messages import ClaimedPackage, Defect, Job, ProfileResult, UnitRef, UnitResultEvent
+from ifpp.model.states import Disposition, Lamp, OutcomeClass, PackageState, Phase, UnitResult
+from ifpp.station.journal import SettledPackage
+
+_RESULT_OF_BLAME = {
+    Blame.CONTACT: UnitResult.ERROR,
+    Blame.PRODUCT: UnitResult.FAIL,
+    Blame.SUPPLY: UnitResult.ERROR,
+    Blame.STATION: UnitResult.ERROR,
+    Blame.AMBIGUOUS: UnitResult.ERROR,
+}
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known of the unit on a head; grows while the unit goes its way."""
+
+    attempt_id: str
+    head_id: str
+    job: Job
+    started_at: datetime
+    started_s: float
+    seatings: int
+    phase: Phase = Phase.SEATED
+    eid: str = ""
+    number: int = 1
+    loads: list[tuple[ClaimedPackage, Verdict]] = field(default_factory=list)
+    fault: IfppError | None = None
+    sealed: bool = False
+    aborted: bool = False
+
+    @property
+    def unknown(self) -> bool:
+        """True while the fate of a package is open."""
+        return any(verdict.state is PackageState.UNKNOWN for _, verdict in self.loads)
+
+    @property
+    def outcome(self) -> OutcomeClass:
+        if self.fault is None:
+            return OutcomeClass.PASS
+        if self.unknown:
+            return OutcomeClass.AMBIGUOUS
+        return OutcomeClass.ABORTED if self.aborted else OutcomeClass(self.fault.fault.blame)
+
+    @property
+    def result(self) -> UnitResult:
+        if self.fault is None:
+            return UnitResult.PASS
+        return UnitResult.ABORTED if self.aborted else _RESULT_OF_BLAME[self.fault.fault.blame]
+
+    def disposition(self, reseats: int) -> Disposition:
+        """What happens to the unit next; a unit is seated again at most `reseats` times."""
+        if self.fault is None or self.fault.code == "UNIT.ALREADY_LOADED":
+            return Disposition.CONTINUE
+        again = self.fault.fault.retry in (Retry.RESEAT, Retry.SAME_PACKAGE)
+        again = again or (self.fault.fault.blame is Blame.STATION and self.fault.fault.retry is Retry.LATER)
+        if again and self.seatings <= reseats:
+            return Disposition.RETEST
+        return Disposition.REWORK if self.result is UnitResult.FAIL else Disposition.HOLD
+
+    def lamp(self, reseats: int) -> Lamp:
+        """What the head shows once this attempt is stored."""
+        if self.result is UnitResult.PASS:
+            return Lamp.PASS
+        if self.disposition(reseats) is Disposition.RETEST:
+            return Lamp.RESEAT
+        return Lamp.HOLD if self.outcome in (OutcomeClass.AMBIGUOUS, OutcomeClass.ABORTED) else Lamp.FAIL
+
+    def settled_packages(self) -> list[SettledPackage]:
+        """The journal's view of what became of every package of this attempt."""
+        return [settled(self.attempt_id, package, verdict) for package, verdict in self.loads]
+
+    def event(self, *, station_id: str, boot_id: str, now: datetime, now_s: float, reseats: int) -> UnitResultEvent:
+        """Write `S/evt/unit_result` of this attempt."""
+        load_ms = sum(verdict.load_ms for _, verdict in self.loads)
+        cycle_ms = round((now_s - self.started_s) * 1000)
+        return UnitResultEvent(
+            schema="unit_result/1.0",
+            id=uuid7(now),
+            ts=utc_ms_text(now),
+            node_id=station_id,
+            boot_id=boot_id,
+            transaction_id=self.attempt_id,
+            operation=self.job.operation,
+            unit=UnitRef(eid=self.eid),
+            job_order_id=self.job.job_order_id,
+            work_order_id=self.job.work_order_id,
+            lot_id=self.job.lot_id,
+            product=self.job.product,
+            region=self.job.region,
+            recipe=self.job.recipe,
+            head_id=self.head_id,
+            attempt=self.number,
+            result=self.result,
+            outcome_class=self.outcome,
+            disposition=self.disposition(reseats),
+            clean_to_ship=self.sealed and self.fault is None,
+            started_at=utc_ms_text(self.started_at),
+            ended_at=utc_ms_text(now),
+            cycle_ms=cycle_ms,
+            load_ms=load_ms,
+            handling_ms=max(0, cycle_ms - load_ms),
+            profiles=[_profile(package, verdict) for package, verdict in self.loads],
+            defects=[] if self.fault is None else [self._defect(self.fault)],
+            sw_version=__version__,
+        )
+
+    def _defect(self, fault: IfppError) -> Defect:
+        place = f"{fault.where}: " if fault.where else ""
+        return Defect(code=fault.code, text=place + fault.detail, phase=self.phase)
+
+
+def settled(attempt_id: str, package: ClaimedPackage, verdict: Verdict) -> SettledPackage:
+    """Return a verdict as the journal keeps it, with the raw result of the chip."""
+    return SettledPackage(
+        attempt_id=attempt_id,
+        package_id=package.package_id,
+        state=verdict.state,
+        spent=verdict.spent,
+        reason="" if verdict.fault is None else verdict.fault.code,
+        pir=None if verdict.pir is None else verdict.pir.raw,
+    )
+
+
+def _profile(package: ClaimedPackage, verdict: Verdict) -> ProfileResult:
+    installed = verdict.state is PackageState.INSTALLED
+    return ProfileResult(
+        package_id=package.package_id,
+        iccid=package.iccid,
+        profile_type=package.profile_type,
+        bpp_sha256=package.bpp_sha256,
+        bytes=package.bytes,
+        apdus=verdict.apdus,
+        retries=0,
+        load_ms=verdict.load_ms,
+        result=UnitResult.PASS
+        if installed
+        else _RESULT_OF_BLAME[verdict.fault.fault.blame if verdict.fault else Blame.AMBIGUOUS],
+        package_state=verdict.state,
+        key_consumed=verdict.spent,
+        pir_b64="" if verdict.pir is None else base64.b64encode(verdict.pir.raw).decode(),
+        error="" if verdict.fault is None else f"{verdict.fault.code}: {verdict.fault.detail}",
+    )

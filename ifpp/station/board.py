@@ -1,0 +1,118 @@
+"""What every head is doing now: the station's state document and the E10 transitions that become events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ifpp.model.clock import Clock, utc_ms_text, uuid7
+from ifpp.model.messages import HeadState, StateChanged, StationState
+from ifpp.model.states import E10, Phase, UnitResult
+
+# SEMI E10 sub-codes as CFX numbers them.
+CODE_REGULAR_WORK = 1100
+CODE_BLOCKED = 2201
+CODE_STARVED = 2202
+CODE_NO_HOST = 2500
+CODE_READER_LOST = 5300
+
+_STATE_OF_CODE = {1: E10.PRD, 2: E10.SBY, 3: E10.ENG, 4: E10.SDT, 5: E10.UDT, 6: E10.NST}
+
+
+@dataclass(slots=True)
+class _HeadRow:
+    e10: E10
+    code: int
+    phase: Phase
+    since: str
+    entered_s: float
+    sn: str = ""
+    last: str = ""
+    ok: int = 0
+    ng: int = 0
+
+
+@dataclass(slots=True)
+class Board:
+    """The heads of one station by id. Lives on the event loop; readers take `document`."""
+
+    station_id: str
+    boot_id: str
+    clock: Clock
+    rows: dict[str, _HeadRow] = field(default_factory=dict)
+    changes: int = 0
+
+    def add(self, head_id: str) -> None:
+        """Put a head on the board, standing by for units."""
+        now = utc_ms_text(self.clock.now())
+        self.rows[head_id] = _HeadRow(E10.SBY, CODE_STARVED, Phase.EMPTY, now, self.clock.monotonic())
+
+    def enter(self, head_id: str, phase: Phase, code: int, *, sn: str = "", reason: str = "") -> list[StateChanged]:
+        """Move a head to a phase and an E10 code; returns the event of an E10 transition, if it was one."""
+        row = self.rows[head_id]
+        old, old_code, old_since = row.e10, row.code, row.entered_s
+        row.phase, row.code, row.sn = phase, code, sn or row.sn
+        row.e10 = _STATE_OF_CODE[code // 1000]
+        self.changes += 1
+        if row.e10 is old:
+            return []
+        now = self.clock.now()
+        row.since, row.entered_s = utc_ms_text(now), self.clock.monotonic()
+        return [
+            StateChanged(
+                schema="state_changed/1.0",
+                id=uuid7(now),
+                ts=row.since,
+                node_id=self.station_id,
+                boot_id=self.boot_id,
+                resource=head_id,
+                old=old,
+                old_code=old_code,
+                old_duration_ms=round((row.entered_s - old_since) * 1000),
+                new=row.e10,
+                new_code=code,
+                reason=reason,
+            )
+        ]
+
+    def count(self, head_id: str, result: UnitResult) -> None:
+        """Count a verdict of a head."""
+        row = self.rows[head_id]
+        row.last = result
+        if result is UnitResult.PASS:
+            row.ok += 1
+        else:
+            row.ng += 1
+        self.changes += 1
+
+    def document(self, *, job_order_id: str, outbox_depth: int, outbox_oldest_ms: int) -> StationState:
+        """Return `S/state/station` as it stands now; the station is as productive as its best head."""
+        now = self.clock.now()
+        rank = [E10.PRD, E10.ENG, E10.SBY, E10.SDT, E10.UDT, E10.NST]
+        best = min(self.rows.values(), key=lambda row: rank.index(row.e10))
+        return StationState(
+            schema="station/1.0",
+            id=uuid7(now),
+            ts=utc_ms_text(now),
+            node_id=self.station_id,
+            boot_id=self.boot_id,
+            e10=best.e10,
+            e10_code=best.code,
+            phase=best.phase,
+            since=best.since,
+            job_order_id=job_order_id,
+            outbox_depth=outbox_depth,
+            outbox_oldest_ms=outbox_oldest_ms,
+            heads={
+                head_id: HeadState(
+                    e10=row.e10,
+                    code=row.code,
+                    phase=row.phase,
+                    since=row.since,
+                    sn=row.sn,
+                    last=row.last,
+                    ok=row.ok,
+                    ng=row.ng,
+                )
+                for head_id, row in self.rows.items()
+            },
+        )

@@ -1,0 +1,110 @@
+"""One factory database: connections, transactions and what their failures are called.
+
+SQLite runs in WAL mode with synchronous=FULL: a committed transaction survives a power cut. Writers start with
+BEGIN IMMEDIATE, so that they queue at the start instead of failing in the middle; one lock a process keeps its own
+threads in order. PostgreSQL locks the rows of one chip, or of one node, instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import exc as sa
+from sqlalchemy.engine import make_url
+
+from ifpp.errors import CustodyError, IfppError, ServiceError, SettingsError
+
+_WRITES = "ifpp_writes"
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
+
+
+class Database:
+    """Transactions on one database; every method may be called from any thread."""
+
+    def __init__(self, url: str, busy_timeout_s: float) -> None:
+        self._engine = _engine(url, busy_timeout_s)
+        self._writer = threading.RLock()
+
+    @property
+    def name(self) -> str:
+        """The database's URL without a password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One read-write transaction: committed when the block ends, rolled back when it raises.
+
+        Raises CustodyError CUSTODY.TRANSITION when a rule of the database refuses, ServiceError DATABASE.UNREACHABLE.
+        """
+        with self._writer, self._named(), self._engine.connect() as connection:
+            with connection.execution_options(**{_WRITES: True}).begin():
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One read-only snapshot that waits for no writer. Raises ServiceError DATABASE.UNREACHABLE."""
+        with self._named(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.IntegrityError as error:
+            raise CustodyError("CUSTODY.TRANSITION", _short(error), where=self.name) from error
+        except (sa.OperationalError, sa.InterfaceError, sa.TimeoutError, sa.PendingRollbackError) as error:
+            raise ServiceError("DATABASE.UNREACHABLE", _short(error), where=self.name) from error
+        except sa.SQLAlchemyError as error:
+            raise IfppError("INTERNAL", _short(error), where=self.name) from error
+
+
+def _short(error: sa.SQLAlchemyError) -> str:
+    """Say what the driver said, without statement and values."""
+    cause = error.orig if isinstance(error, sa.DBAPIError) else error
+    return (str(cause).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _engine(url: str, busy_timeout_s: float) -> Engine:
+    try:
+        parsed = make_url(url)
+    except (sa.ArgumentError, ValueError) as error:
+        raise SettingsError("SETTINGS.INVALID", "not a database URL", where=url[:40]) from error
+    backend = parsed.get_backend_name()
+    if backend not in _DRIVERS:
+        raise SettingsError("SETTINGS.INVALID", "a factory database is sqlite:///… or postgresql://…", where=backend)
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise SettingsError("SETTINGS.INVALID", "a factory database is a file", where=url)
+    parsed = parsed.set(drivername=_DRIVERS[backend])
+    try:
+        if backend == "postgresql":
+            return create_engine(parsed, connect_args={"connect_timeout": max(1, round(busy_timeout_s))})
+        engine = create_engine(parsed, connect_args={"timeout": busy_timeout_s}, pool_size=2, max_overflow=30)
+    except ModuleNotFoundError as error:
+        raise SettingsError("SETTINGS.INVALID", "the PostgreSQL driver is not installed", where="database") from error
+    event.listen(engine, "connect", _sqlite_connected)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connected(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "recursive_triggers = ON",  # REPLACE deletes, and must be refused like any other delete
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,285 @@
+"""What goes into the factory database and what comes out of it, as frozen values.
+
+Times are aware UTC on the way in and RFC 3339 UTC text with milliseconds on the way out (fixed width, so that texts
+sort like times). Binary ids are bytes on the way in and lower-case hex on the way out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from ifpp.errors import WireError
+from ifpp.model.chip import OneTimeKey
+from ifpp.model.ids import Eid, Iccid
+from ifpp.model.messages import Rejected
+
+MAX_SEQ = 2**53 - 1  # line contract 4.2
+MAX_EVENT_BYTES = 256 * 1024
+
+EventId = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z._:-]{1,64}$")]
+
+
+# ---- in: deliveries ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChipItem:
+    """One eUICC of an Esed2 file: certificates as DER, `eum_chain` from the EUM up to but without the CI root.
+
+    `otk_list` is the signed one-time-key list as received, `keys` what it says; every key has its public point.
+    """
+
+    eid: Eid
+    certificate: bytes
+    eum_chain: tuple[bytes, ...]
+    info2: bytes
+    otk_list: bytes
+    keys: tuple[OneTimeKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackageItem:
+    """One package of an Esbpp delivery; `bpp` is opaque and kept byte for byte, `bpp_sha256` its digest in hex."""
+
+    eid: Eid
+    otk_id: bytes
+    transaction_id: bytes
+    iccid: Iccid
+    profile_type: str
+    sku: str
+    region: str
+    smdp_oid: str
+    smdp_chain: tuple[bytes, ...]
+    order_ref: str
+    prepare_download: bytes
+    bpp: bytes = field(repr=False)
+    bpp_sha256: str
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """An imported file."""
+
+    number: int
+    kind: str
+    name: str
+    sha256: str
+    imported_at: str
+    chips: int
+    packages: int
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChipRow:
+    """One eUICC as the store knows it; `keys` maps the one-time-key id (hex) to its public point (65 bytes)."""
+
+    eid: str
+    certificate: bytes
+    eum_chain: tuple[bytes, ...]
+    info2: bytes
+    otk_list: bytes
+    keys: dict[str, bytes]
+    clean_to_ship_at: str | None
+
+
+# ---- in: events -------------------------------------------------------------------------------------
+
+
+class _Envelope(msgspec.Struct):
+    schema: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,40}/[0-9]{1,4}[.][0-9]{1,4}$")]
+    id: EventId
+    node_id: EventId
+    seq: Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """One durable event as it came from a node: `body` is the JSON document byte for byte.
+
+    Node ids are unique in one factory database: (node_id, seq) names an event for ever.
+    """
+
+    node_id: str
+    seq: int
+    id: str
+    schema: str
+    body: bytes
+
+    @classmethod
+    def parse(cls, node_id: str, body: bytes) -> ReceivedEvent:
+        """Read the envelope of a document that came over the topic of `node_id`.
+
+        Raises WireError when no (node_id, seq, id) can be told, or another node is named: such a document cannot be
+        acknowledged; keep it with `Factory.park`.
+        """
+        if len(body) > MAX_EVENT_BYTES:
+            raise WireError(f"an event of {len(body)} bytes, the limit is {MAX_EVENT_BYTES}", where=node_id)
+        try:
+            envelope = _ENVELOPE.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise WireError(f"no event envelope: {error}", where=node_id) from error
+        if envelope.node_id != node_id:
+            raise WireError(f"the document names node {envelope.node_id}", where=node_id)
+        return cls(node_id, envelope.seq, envelope.id, envelope.schema, body)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeResult:
+    """What was taken from one node: `through` and `rejected` go into the ack, `fresh` are the seqs new by this call."""
+
+    node_id: str
+    through: int
+    rejected: tuple[Rejected, ...]
+    fresh: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRow:
+    """An event that was refused and kept for people; `seq` and `id` are 0 and "" when they could not be read."""
+
+    node_id: str
+    seq: int
+    id: str
+    code: str
+    text: str
+    body: bytes
+    at: str
+
+
+# ---- out: the books ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceRow:
+    """Mass balance of one SKU, region and SM-DPf; `holds` says whether the states add up to what was imported."""
+
+    sku: str
+    region: str
+    smdp_oid: str
+    imported: int
+    available: int
+    claimed: int
+    sent: int
+    installed: int
+    failed: int
+    unknown: int
+    destroyed: int
+
+    @property
+    def holds(self) -> bool:
+        states = (self.available, self.claimed, self.sent, self.installed, self.failed, self.unknown, self.destroyed)
+        return self.imported == sum(states)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCounts:
+    """Exact unit figures of one job order and operation (line contract 5.1, 5.2): integers, no ratios."""
+
+    job_order_id: str
+    operation: str
+    units: int
+    attempts: int
+    first_pass: int
+    first_error: int
+    final_pass: int
+    final_fail: int
+    retested: int
+    recovered: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One step of one package; `from_state` is "" for its import."""
+
+    entry: int
+    revision: int
+    from_state: str
+    to_state: str
+    at: str
+    node_id: str
+    head_id: str
+    attempt_id: str
+    event_id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackageRow:
+    """One package and its history, oldest step first."""
+
+    package_id: str
+    iccid: str
+    profile_type: str
+    sku: str
+    region: str
+    smdp_oid: str
+    transaction_id: str
+    otk_id: str
+    bpp_sha256: str
+    state: str
+    spent: bool
+    history: tuple[LedgerRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One work cycle of one unit, from its unit_result event."""
+
+    node_id: str
+    seq: int
+    event_id: str
+    transaction_id: str
+    sn: str
+    eid: str
+    operation: str
+    job_order_id: str
+    head_id: str
+    attempt: int
+    result: str
+    outcome_class: str
+    disposition: str
+    clean_to_ship: bool
+    defect: str
+    started_at: str
+    ended_at: str
+    cycle_ms: int
+    load_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRecord:
+    """All that is known of one unit; `sns` are the serial numbers its eUICC was seen under."""
+
+    eid: str
+    sns: tuple[str, ...]
+    clean_to_ship_at: str | None
+    packages: tuple[PackageRow, ...]
+    attempts: tuple[AttemptRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """What a Profile Loading Report says of one package: its present state and the result that brought it there."""
+
+    package_id: str
+    eid: str
+    iccid: str
+    transaction_id: str
+    state: str
+    spent: bool
+    reason: str
+    pir: bytes | None
+    node_id: str
+    head_id: str
+    started_at: str
+    ended_at: str
+    taken_at: str

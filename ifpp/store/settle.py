@@ -1,0 +1,95 @@
+"""What a station's word about a package does to the ledger: pure rules, no database.
+
+The chip's word that a profile is installed, or that its key is spent, is final and true whoever brings it and however
+late. "Not spent" and "unknown" are true only of the sending they speak of: they move a package only for the attempt
+that sent it, or for an attempt that was told to read that sending from the chip (`holder`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from ifpp.errors import CustodyError
+from ifpp.model.messages import ProfileResult
+from ifpp.model.states import PackageState
+
+S = PackageState
+
+
+class Told(Enum):
+    """What one ProfileResult says of its package."""
+
+    INSTALLED = auto()
+    SPENT = auto()  # failed, and the one-time key is gone
+    USABLE = auto()  # failed, the byte-identical package may be loaded again
+    UNKNOWN = auto()  # sent, no result
+    UNTOUCHED = auto()  # claimed and never sent
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a package stands in the ledger."""
+
+    state: PackageState
+    spent: bool
+
+
+_TOLD = {
+    S.INSTALLED: Told.INSTALLED,
+    S.UNKNOWN: Told.UNKNOWN,
+    S.SENT: Told.UNKNOWN,  # the cycle ended while the package was under way
+    S.AVAILABLE: Told.UNTOUCHED,
+    S.CLAIMED: Told.UNTOUCHED,
+}
+
+# The steps a package has to make up for when the station sent it and the ledger does not know yet.
+_MADE_UP = {S.AVAILABLE: (S.CLAIMED, S.SENT), S.CLAIMED: (S.SENT,), S.FAILED: (S.CLAIMED, S.SENT)}
+
+
+def told(result: ProfileResult) -> Told:
+    """Read the word of a station; raises CustodyError CUSTODY.EVENT_REFUSED on one that no station may say."""
+    if result.package_state == S.FAILED:
+        return Told.SPENT if result.key_consumed else Told.USABLE
+    try:
+        return _TOLD[PackageState(result.package_state)]
+    except (ValueError, KeyError):
+        raise refused(f"package {result.package_id[:64]}: a station cannot settle it as {result.package_state[:32]!r}") from None
+
+
+def path(now: Standing, word: Told, *, holder: bool) -> tuple[PackageState, ...]:
+    """Return the steps the package takes, in order; empty when the word is late, repeated or about nothing.
+
+    Raises CustodyError CUSTODY.EVENT_REFUSED when word and ledger cannot both be true.
+    """
+    if now.spent or now.state in (S.INSTALLED, S.DESTROYED):
+        _contradiction(now, word)
+        return ()
+    made_up = _MADE_UP.get(now.state, ())
+    if word is Told.INSTALLED:
+        return (*made_up, S.INSTALLED)
+    if word is Told.SPENT:
+        return (*made_up, S.FAILED)
+    if now.state is S.FAILED:
+        return ()
+    if word is Told.UNTOUCHED:
+        return (S.AVAILABLE,) if holder and now.state is S.CLAIMED else ()
+    if word is Told.USABLE:
+        return (*made_up, S.FAILED) if holder else ()
+    if now.state is S.UNKNOWN:
+        return ()
+    # To call a package UNKNOWN that the ledger takes for unsent is safe: it costs one reading of the chip.
+    return (*made_up, S.UNKNOWN) if holder or made_up else ()
+
+
+def _contradiction(now: Standing, word: Told) -> None:
+    """One key gives one profile: it cannot be spent by a failure and by an installation, nor installed when destroyed."""
+    if word is Told.INSTALLED and now.state is not S.INSTALLED:
+        raise refused(f"said to be installed, but the ledger has it {now.state}")
+    if word is Told.SPENT and now.state is S.INSTALLED:
+        raise refused("said to have failed for good, but the ledger has it INSTALLED")
+
+
+def refused(detail: str) -> CustodyError:
+    """Return the error that parks an event."""
+    return CustodyError("CUSTODY.EVENT_REFUSED", detail)

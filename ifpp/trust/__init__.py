@@ -1,0 +1,1 @@
+"""Who signed what: certificate chains, signatures over received bytes, and the numbered verification plans."""

@@ -1,0 +1,1 @@
+"""Bytes <-> objects, no I/O: TLV, APDU, ES10, bound profile packages, the FPX/1 dialect, the files between actors."""
