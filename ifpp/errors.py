@@ -106,6 +106,13 @@ FAULTS: dict[str, Fault] = _table(
     ("CUSTODY.EVENT_REFUSED", Blame.STATION, Retry.NO, "The event is parked: call engineering, the line goes on."),
     ("CUSTODY.SCHEMA_NEWER", Blame.STATION, Retry.NO, "The database is from a newer ifpp: start that version."),
     ("CUSTODY.FOREIGN_JOURNAL", Blame.STATION, Retry.NO, "The journal belongs to another station: mend the path."),
+    ("CUSTODY.LINE_TAKEN", Blame.STATION, Retry.LATER, "Another supervisor runs this line: stop one of the two."),
+    (
+        "FILE.WRITE",
+        Blame.STATION,
+        Retry.LATER,
+        "The named file cannot be written: mend the disk or the folder's rights.",
+    ),
     ("JOURNAL.WRITE", Blame.STATION, Retry.LATER, "The journal cannot be written: free the disk; nothing was lost."),
     # neighbours
     ("STORE.UNREACHABLE", Blame.STATION, Retry.LATER, "Check the store process and the network; units wait."),

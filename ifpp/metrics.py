@@ -188,10 +188,6 @@ class Metrics:
         """Show a value; for gauges."""
         self._gauges[series].labels(**self._all(series, labels)).set(value)
 
-    def clear(self, series: Series) -> None:
-        """Forget all label values of a gauge, before a table is shown anew."""
-        self._gauges[series].clear()
-
     def observe(self, series: Series, value: float, **labels: str) -> None:
         """Note one measurement in the series' unit; for histograms."""
         self._histograms[series].labels(**self._all(series, labels)).observe(value)

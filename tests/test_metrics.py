@@ -70,13 +70,6 @@ def test_gauges_histograms_and_timing(metrics: Metrics) -> None:
     assert metrics.value("ifpp_claim_seconds_count", line="L1", station="st01") == 2.0
 
 
-def test_a_cleared_gauge_shows_no_old_labels() -> None:
-    metrics = Metrics(Role.SUPERVISOR, line="L1")
-    metrics.set(table.PACKAGES, 5, sku="A", region="EU", smdp="2.999.10", state="AVAILABLE")
-    metrics.clear(table.PACKAGES)
-    assert 'sku="A"' not in metrics.text().decode()
-
-
 def test_a_foreign_series_or_label_is_refused(metrics: Metrics) -> None:
     with pytest.raises(KeyError):
         metrics.add(table.EVENTS, outcome="taken")

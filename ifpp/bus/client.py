@@ -29,6 +29,7 @@ MAX_PAYLOAD = 256 * 1024
 _MAX_WAITING = 5000
 _MAX_IN_FLIGHT = 1000
 _FAREWELL_S = 1.0
+_UNANSWERED_S = 0.01  # a CONNACK that never came leaves a socket to close, and nothing to wait for
 _REFUSED = 0x80  # SUBACK return code, MQTT 3.1.1 section 3.9.3
 _NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)  # 88 ms without, 0.4 ms with
 
@@ -230,10 +231,10 @@ class _Connection:
         except asyncio.CancelledError:
             # A thread opens the socket and cannot be called back: see it through, then close.
             await asyncio.wait({connecting})
-            await self._leave()
+            await self._leave(_FAREWELL_S if connecting.exception() is None else _UNANSWERED_S)
             raise
         except aiomqtt.MqttError:
-            await self._leave()  # a CONNACK that never came leaves a socket open
+            await self._leave(_UNANSWERED_S)
             raise
 
     async def subscribe(self, filters: list[str]) -> None:
@@ -277,9 +278,9 @@ class _Connection:
         """Publish the farewell, retained, and disconnect; a lost connection is let go. Never raises for the broker."""
         with suppress(aiomqtt.MqttError):
             await self._client.publish(topic, farewell, 1, True, timeout=_FAREWELL_S)
-        await self._leave()
+        await self._leave(_FAREWELL_S)
 
-    async def _leave(self) -> None:
-        self._client.timeout = _FAREWELL_S
+    async def _leave(self, timeout_s: float) -> None:
+        self._client.timeout = timeout_s
         with suppress(aiomqtt.MqttError):
             await self._client.__aexit__(None, None, None)

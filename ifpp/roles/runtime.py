@@ -13,6 +13,7 @@ from pathlib import Path
 from ifpp.errors import IfppError, SettingsError
 from ifpp.log import configure
 from ifpp.settings import Site, Trust
+from ifpp.store.factory import Factory
 from ifpp.trust.certificate import CertificatePolicies
 from ifpp.trust.chain import TrustStore
 
@@ -68,6 +69,14 @@ def load_trust(site: Site, site_file: Path) -> TrustStore:
         raise SettingsError("SETTINGS.MISSING", "no trusted CI certificate (*.der, *.pem) here", where=str(folder))
     roots = [_der(path) for path in files]
     return TrustStore(roots, policies(site.trust))
+
+
+def open_factory(site: Site, site_file: Path) -> Factory:
+    """Open the factory database; a relative SQLite path is relative to the site file."""
+    prefix, url = "sqlite:///", site.store.database
+    if url.startswith(prefix) and not url.startswith(prefix + "/"):
+        url = prefix + str(beside(site_file, url.removeprefix(prefix)))
+    return Factory.open(url)
 
 
 def policies(trust: Trust) -> CertificatePolicies:

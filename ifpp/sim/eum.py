@@ -112,9 +112,14 @@ class Eum:
 
 
 def signed_otk_list(
-    euicc_key: ec.EllipticCurvePrivateKey, eid: str, keys: Sequence[OneTimeKey], *, deterministic: bool = False
+    euicc_key: ec.EllipticCurvePrivateKey,
+    eid: str,
+    keys: Sequence[OneTimeKey],
+    *,
+    challenge: bytes = ZERO_CHALLENGE,
+    deterministic: bool = False,
 ) -> bytes:
-    """Build otkListSigned (TLV 30) and its signature (5F37) as exported at personalisation: zero challenge."""
+    """Build otkListSigned (TLV 30) of available keys and its signature (5F37), as exported at personalisation."""
     entries = [
         tlv(
             0x30,
@@ -128,7 +133,7 @@ def signed_otk_list(
     ]
     signed = tlv(
         0x30,
-        tlv(0x80, ZERO_CHALLENGE),
+        tlv(0x80, challenge),
         tlv(0x5A, bytes.fromhex(eid)),
         tlv(0x81, integer(len(keys))),
         tlv(0xA2, *entries),

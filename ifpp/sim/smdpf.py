@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -32,6 +31,7 @@ from ifpp.sim.documents import BoundPackage, ReportItem, Request, RequestItem, r
 from ifpp.sim.profiles import Profile, ProfileStock, iccid_swapped
 from ifpp.sim.tlv import parse_one, read_bits
 
+INSTALLED = "installed"
 _HOST_ID = b"IFPPDPF1"
 _FQDN = "smdpf.example"
 _KEY_FILE = "dppb.pem"
@@ -49,8 +49,8 @@ class Order:
     iccid: str
     euicc_certificate: str
     eum_chain: list[str]
-    result: str = ""  # "", "installed", or "refused by the chip: (command, reason)"
-    pir_sha256: str = ""
+    result: str = ""  # "", INSTALLED, or "refused by the chip: (command, reason)"
+    pirs: list[str] = field(default_factory=list)  # SHA-256 of the results taken, hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +202,11 @@ class SmDpf:
 
     @classmethod
     def load(cls, directory: Path) -> SmDpf:
-        """Take up the work of a saved SM-DPf; raises OSError, ValueError or KeyError when it is not one."""
+        """Take up the work of a saved SM-DPf; raises OSError, ValueError, TypeError or KeyError if it is not one."""
         document = json.loads((directory / _ORDERS_FILE).read_bytes())
         key = load_pem_private_key((directory / _KEY_FILE).read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{_KEY_FILE} holds another kind of key")
+            raise TypeError(f"{_KEY_FILE} holds another kind of key")
         certificate = x509.load_der_x509_certificate(base64.b64decode(document["certificate"]))
         loaded = cls(pki.Holder(key, certificate), base64.b64decode(document["ci"]))
         loaded._last_seq.update(document["last_seq"])
@@ -255,15 +255,20 @@ class SmDpf:
             raise evidence.EvidenceError("the result is for another SM-DPf")
         if said.iccid is not None and said.iccid != iccid_swapped(order.iccid):
             raise evidence.EvidenceError("the result is of another profile")
-        digest = hashlib.sha256(pir).hexdigest()
-        if digest != order.pir_sha256:
-            if said.seq_number <= self._last_seq.get(order.eid, -1):
-                raise evidence.EvidenceError("the result is older than one already taken")
-            self._last_seq[order.eid] = said.seq_number
-            order.pir_sha256 = digest
-            failure = f"refused by the chip: ({said.command}, {said.reason})"
-            order.result = "installed" if said.installed else failure
+        self._take(order, said, hashlib.sha256(pir).hexdigest())
         return said
+
+    def _take(self, order: Order, said: evidence.Installation, digest: str) -> None:
+        """Note a verified result once; raises EvidenceError for one that cannot follow those taken before."""
+        if digest in order.pirs:
+            return
+        if said.seq_number <= self._last_seq.get(order.eid, -1):
+            raise evidence.EvidenceError("the result is older than one already taken")
+        if order.result == INSTALLED:
+            raise evidence.EvidenceError("the order is already installed")
+        self._last_seq[order.eid] = said.seq_number
+        order.pirs.append(digest)
+        order.result = INSTALLED if said.installed else f"refused by the chip: ({said.command}, {said.reason})"
 
 
 def _metadata(profile: Profile) -> bytes:

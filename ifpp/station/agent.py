@@ -16,7 +16,7 @@ from ifpp.errors import ServiceError
 from ifpp.hw.port import make_port
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
-from ifpp.model.clock import Clock, utc_ms_text, uuid7
+from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
 from ifpp.model.messages import Ack, Birth, HeadBirth, JobState, OutboxRange
 from ifpp.settings import Site, Station
 from ifpp.station.board import Board
@@ -153,7 +153,7 @@ class Agent:
             if (self._board.changes, depth.count) != (last_changes, last_depth) or due:
                 last_changes, last_s, last_depth = self._board.changes, self._clock.monotonic(), depth.count
                 await self._publish_state()
-            await self._clock.sleep(_SNAPSHOT_S)
+            await pause(self._clock, _SNAPSHOT_S, quiet)
 
     async def _publish_state(self) -> None:
         depth = await asyncio.wrap_future(self._journal.depth())

@@ -47,8 +47,13 @@ class Attempt:
         return any(verdict.state is PackageState.UNKNOWN for _, verdict in self.loads)
 
     @property
+    def finished_before(self) -> bool:
+        """True when the books already call this unit clean to ship: there was nothing to do."""
+        return self.fault is not None and self.fault.code == "UNIT.ALREADY_LOADED"
+
+    @property
     def outcome(self) -> OutcomeClass:
-        if self.fault is None:
+        if self.fault is None or self.finished_before:
             return OutcomeClass.PASS
         if self.unknown:
             return OutcomeClass.AMBIGUOUS
@@ -58,11 +63,13 @@ class Attempt:
     def result(self) -> UnitResult:
         if self.fault is None:
             return UnitResult.PASS
+        if self.finished_before:
+            return UnitResult.SKIPPED
         return UnitResult.ABORTED if self.aborted else _RESULT_OF_BLAME[self.fault.fault.blame]
 
     def disposition(self, reseats: int) -> Disposition:
         """What happens to the unit next; a unit is seated again at most `reseats` times."""
-        if self.fault is None or self.fault.code == "UNIT.ALREADY_LOADED":
+        if self.fault is None or self.finished_before:
             return Disposition.CONTINUE
         again = self.fault.fault.retry in (Retry.RESEAT, Retry.SAME_PACKAGE)
         again = again or (self.fault.fault.blame is Blame.STATION and self.fault.fault.retry is Retry.LATER)
@@ -72,7 +79,7 @@ class Attempt:
 
     def lamp(self, reseats: int) -> Lamp:
         """What the head shows once this attempt is stored."""
-        if self.result is UnitResult.PASS:
+        if self.outcome is OutcomeClass.PASS:
             return Lamp.PASS
         if self.disposition(reseats) is Disposition.RETEST:
             return Lamp.RESEAT

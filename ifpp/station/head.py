@@ -11,6 +11,7 @@ from ifpp.errors import (
     CardError,
     CustodyError,
     IfppError,
+    Retry,
     ServiceError,
     SupplyError,
     TransportError,
@@ -24,7 +25,7 @@ from ifpp.hw.owner import Owner
 from ifpp.hw.port import CardPort
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
-from ifpp.model.clock import Clock, uuid7
+from ifpp.model.clock import Clock, pause, uuid7
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, Message, StateChanged
 from ifpp.model.states import E10, Lamp, PackageState, Phase
@@ -84,11 +85,11 @@ class Head:
             except TransportError as error:
                 log.warning("head lost", head=self.head_id, code=error.code, detail=error.detail)
                 self._enter(Phase.RETIRED, CODE_READER_LOST, reason=error.code)
-                await self._floor.clock.sleep(self._floor.settings.deadlines.reconnect_s)
+                await self._pause()
             except Exception:  # an unforeseen fault of ours must not stop the other heads
                 log.exception("head failed", head=self.head_id)
                 self._enter(Phase.RETIRED, CODE_READER_LOST, reason="INTERNAL")
-                await self._floor.clock.sleep(self._floor.settings.deadlines.reconnect_s)
+                await self._pause()
             finally:
                 await self._owner.call(self._port.close)
         self._owner.close()
@@ -160,11 +161,11 @@ class Head:
             try:
                 with floor.metrics.timed(series.CLAIM_SECONDS):
                     claim = await floor.store.claim(request)
-            except ServiceError:
-                if floor.stopping.is_set():
+            except ServiceError as error:
+                if error.fault.retry is not Retry.LATER or floor.stopping.is_set():
                     raise
-                self._enter(Phase.IDENTIFIED, CODE_NO_HOST, reason="STORE.UNREACHABLE")
-                await floor.clock.sleep(floor.settings.deadlines.reconnect_s)
+                self._enter(Phase.IDENTIFIED, CODE_NO_HOST, reason=error.code)
+                await self._pause()
                 continue
             self._enter(Phase.CLAIMED, CODE_REGULAR_WORK)
             return claim
@@ -315,6 +316,9 @@ class Head:
                     await self._owner.call(self._chip.forget, verdict.pir.seq_number)
                 except IfppError as error:
                     log.warning("result stays on the chip", head=self.head_id, eid=attempt.eid, code=error.code)
+
+    async def _pause(self) -> None:
+        await pause(self._floor.clock, self._floor.settings.deadlines.reconnect_s, self._floor.stopping)
 
     def _measure(self, attempt: Attempt) -> None:
         metrics, job = self._floor.metrics, attempt.job

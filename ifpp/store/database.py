@@ -27,7 +27,7 @@ class Database:
 
     def __init__(self, url: str, busy_timeout_s: float) -> None:
         self._engine = _engine(url, busy_timeout_s)
-        self._writer = threading.RLock()
+        self._writer = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -41,7 +41,8 @@ class Database:
         Raises CustodyError CUSTODY.TRANSITION when a rule of the database refuses, ServiceError DATABASE.UNREACHABLE.
         """
         with self._writer, self._named(), self._engine.connect() as connection:
-            with connection.execution_options(**{_WRITES: True}).begin():
+            connection.execution_options(**{_WRITES: True})
+            with connection.begin():
                 yield connection
 
     @contextmanager

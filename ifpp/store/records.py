@@ -30,7 +30,8 @@ EventId = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z._:-]{1,64}$")]
 class ChipItem:
     """One eUICC of an Esed2 file: certificates as DER, `eum_chain` from the EUM up to but without the CI root.
 
-    `otk_list` is the signed one-time-key list as received, `keys` what it says; every key has its public point.
+    `otk_list` is the signed one-time-key list as received, `keys` what it says; a key without public point is spent
+    and not taken.
     """
 
     eid: Eid
@@ -125,7 +126,7 @@ class ReceivedEvent:
             raise WireError(f"an event of {len(body)} bytes, the limit is {MAX_EVENT_BYTES}", where=node_id)
         try:
             envelope = _ENVELOPE.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"no event envelope: {error}", where=node_id) from error
         if envelope.node_id != node_id:
             raise WireError(f"the document names node {envelope.node_id}", where=node_id)

@@ -1,8 +1,8 @@
 """What a station's word about a package does to the ledger: pure rules, no database.
 
 The chip's word that a profile is installed, or that its key is spent, is final and true whoever brings it and however
-late. "Not spent" and "unknown" are true only of the sending they speak of: they move a package only for the attempt
-that sent it, or for an attempt that was told to read that sending from the chip (`holder`).
+late. "Not spent" and "unknown" are true only of the last time somebody had the chip: they move a package only for the
+attempt that sent it, or for the one that was told last to read it from the chip (`holder`).
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ _TOLD = {
     S.CLAIMED: Told.UNTOUCHED,
 }
 
+_END = {Told.INSTALLED: S.INSTALLED, Told.SPENT: S.FAILED, Told.USABLE: S.FAILED, Told.UNKNOWN: S.UNKNOWN}
+
 # The steps a package has to make up for when the station sent it and the ledger does not know yet.
 _MADE_UP = {S.AVAILABLE: (S.CLAIMED, S.SENT), S.CLAIMED: (S.SENT,), S.FAILED: (S.CLAIMED, S.SENT)}
 
@@ -54,7 +56,9 @@ def told(result: ProfileResult) -> Told:
     try:
         return _TOLD[PackageState(result.package_state)]
     except (ValueError, KeyError):
-        raise refused(f"package {result.package_id[:64]}: a station cannot settle it as {result.package_state[:32]!r}") from None
+        raise refused(
+            f"package {result.package_id[:64]}: a station cannot settle it as {result.package_state[:32]!r}"
+        ) from None
 
 
 def path(now: Standing, word: Told, *, holder: bool) -> tuple[PackageState, ...]:
@@ -65,25 +69,23 @@ def path(now: Standing, word: Told, *, holder: bool) -> tuple[PackageState, ...]
     if now.spent or now.state in (S.INSTALLED, S.DESTROYED):
         _contradiction(now, word)
         return ()
-    made_up = _MADE_UP.get(now.state, ())
-    if word is Told.INSTALLED:
-        return (*made_up, S.INSTALLED)
-    if word is Told.SPENT:
-        return (*made_up, S.FAILED)
-    if now.state is S.FAILED:
+    moves = {
+        Told.INSTALLED: True,
+        Told.SPENT: True,
+        Told.USABLE: holder and now.state is not S.FAILED,
+        # To call a package UNKNOWN that the ledger takes for unsent is safe: it costs one reading of the chip.
+        Told.UNKNOWN: now.state in (S.AVAILABLE, S.CLAIMED) or (holder and now.state is S.SENT),
+        Told.UNTOUCHED: holder and now.state is S.CLAIMED,
+    }
+    if not moves[word]:
         return ()
     if word is Told.UNTOUCHED:
-        return (S.AVAILABLE,) if holder and now.state is S.CLAIMED else ()
-    if word is Told.USABLE:
-        return (*made_up, S.FAILED) if holder else ()
-    if now.state is S.UNKNOWN:
-        return ()
-    # To call a package UNKNOWN that the ledger takes for unsent is safe: it costs one reading of the chip.
-    return (*made_up, S.UNKNOWN) if holder or made_up else ()
+        return (S.AVAILABLE,)
+    return (*_MADE_UP.get(now.state, ()), _END[word])
 
 
 def _contradiction(now: Standing, word: Told) -> None:
-    """One key gives one profile: it cannot be spent by a failure and by an installation, nor installed when destroyed."""
+    """One key gives one profile: a failure and an installation cannot both have spent it."""
     if word is Told.INSTALLED and now.state is not S.INSTALLED:
         raise refused(f"said to be installed, but the ledger has it {now.state}")
     if word is Told.SPENT and now.state is S.INSTALLED:

@@ -90,6 +90,11 @@ class TrustStore:
         _check_euicc_subject(leaf, issuers, eid)
         return EuiccKey(eid, leaf.key)
 
+    def check_eum(self, eum_chain: Sequence[bytes], at: datetime) -> None:
+        """Verify an EUM chain (EUM first, root excluded, DER) alone, before its eUICCs; raises TRUST.CHAIN."""
+        for member in self._issuers(tuple(eum_chain), Role.EUM):
+            member.check_dates(at)  # 11
+
     def smdp(self, chain: Sequence[bytes], at: datetime) -> SmdpIdentity:
         """Verify an SM-DPf's chain (CERT.DPpb first, root excluded, DER) at this time.
 

@@ -1,38 +1,26 @@
-"""Files between EUM, SM-DPf and factory (SGP.41: Esed2, Esbpp) and from the planner: JSON Lines with a sealed end.
+"""Files between EUM, SM-DPf and factory (SGP.41: Esed2, Esbpp) and from the planner.
 
-First line a header, then one item a line, last a trailer {"end":true,"items":N,"sha256":"..."} whose digest covers
-every byte before that line. Readers keep one line in memory, ignore keys they do not know and raise IntakeError only,
-naming file and line: INTAKE.FORMAT, INTAKE.TRUNCATED, INTAKE.DIGEST. **Nothing an iterator gave counts before it has
-ended without error**, for the digest stands at the end. Writers write beside the final name and rename after fsync.
+All but the job order are JSON Lines with a sealed end (ifpp.wire.jsonlines): readers keep one line in memory, ignore
+keys they do not know, accept version 1.x and raise IntakeError only, naming file and line: INTAKE.FORMAT,
+INTAKE.TRUNCATED, INTAKE.DIGEST. **Nothing an iterator gave counts before it has ended without error**, for the digest
+stands at the end.
 
 In files: base64 of the standard alphabet for DER and TLV, lower-case hex for short binary ids, decimal digits for EID
-and ICCID, RFC 3339 for times. In memory: bytes, Eid, Iccid, Stamp.
+and ICCID, RFC 3339 for times. In memory: bytes, Hex, Eid, Iccid, Stamp.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, BinaryIO, Generic, TypeVar
+from typing import Annotated, BinaryIO
 
 import msgspec
 
-from ifpp.errors import CustodyError, IntakeError
-from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.messages import Job
-
-MAX_LINE_BYTES = 4 * 1024 * 1024
-_MAX_TRAILER_BYTES = 512
-_VERSION = "1.0"
-_READ_VERSIONS = re.compile(r"1\.[0-9]{1,4}")
-_HEX = re.compile(r"(?:[0-9a-f]{2})+")
-_TRANSACTION_ID_BYTES, _OTK_ID_BYTES, _SHA256_BYTES = range(1, 17), range(20, 21), range(32, 33)
+from ifpp.wire import jsonlines
+from ifpp.wire.jsonlines import Header, Hex, Items, Stamp, Writer
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 DottedOid = Annotated[str, msgspec.Meta(pattern=r"^[0-2](\.(0|[1-9][0-9]{0,9})){1,16}\Z", max_length=128)]
@@ -40,35 +28,12 @@ Chain = Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=8)]
 """DER certificates, leaf first, up to but excluding the root."""
 
 
-class Hex(bytes):
-    """A short binary id: lower-case hex in a file, bytes in memory."""
-
-    __slots__ = ()
-
-
-class Stamp(str):
-    """A time in UTC as RFC 3339 of fixed width (2026-03-01T08:15:30.123Z), so that stamps sort like times."""
-
-    __slots__ = ()
-
-    def __new__(cls, text: str) -> Stamp:
-        return super().__new__(cls, utc_ms_text(parse_utc(text)))
-
-
 # ---- the documents -----------------------------------------------------------------------------------
 
 
-class Header(msgspec.Struct, kw_only=True):
-    """First line of every file."""
+class EsedHeader(Header, kw_only=True, tag="ifpp.esed"):
+    """eUICC data of one batch, EUM to factory (Esed2); `euicc_info2` holds one BF22 TLV for each chip type."""
 
-    format: str
-    version: str = _VERSION
-
-
-class EsedHeader(Header, kw_only=True):
-    """eUICC data of one batch, EUM to factory (Esed2): what is common to its chips."""
-
-    format: str = "ifpp.esed"
     batch_id: Text
     created_at: Stamp
     eum_chain: Chain
@@ -84,10 +49,9 @@ class EsedItem(msgspec.Struct, kw_only=True):
     info2: Text
 
 
-class RequestHeader(Header, kw_only=True):
+class RequestHeader(Header, kw_only=True, tag="ifpp.esbpp-request"):
     """Request for bound packages, factory to SM-DPf (Esbpp)."""
 
-    format: str = "ifpp.esbpp-request"
     request_id: Text
     order_ref: Text
     created_at: Stamp
@@ -109,13 +73,12 @@ class RequestItem(msgspec.Struct, kw_only=True):
     region: Text
 
     def __post_init__(self) -> None:
-        _sized("otk_id", self.otk_id, _OTK_ID_BYTES)
+        _sized("otk_id", self.otk_id, 20)
 
 
-class DeliveryHeader(Header, kw_only=True):
+class DeliveryHeader(Header, kw_only=True, tag="ifpp.esbpp-delivery"):
     """Bound packages, SM-DPf to factory (Esbpp); `smdp_chain` starts with CERT.DPpb."""
 
-    format: str = "ifpp.esbpp-delivery"
     delivery_id: Text
     request_id: Text
     order_ref: Text
@@ -140,15 +103,14 @@ class DeliveryItem(msgspec.Struct, kw_only=True):
     expires_at: Stamp | None = None
 
     def __post_init__(self) -> None:
-        _sized("otk_id", self.otk_id, _OTK_ID_BYTES)
-        _sized("transaction_id", self.transaction_id, _TRANSACTION_ID_BYTES)
-        _sized("bpp_sha256", self.bpp_sha256, _SHA256_BYTES)
+        _sized("otk_id", self.otk_id, 20)
+        _sized("transaction_id", self.transaction_id, 1, 16)
+        _sized("bpp_sha256", self.bpp_sha256, 32)
 
 
-class ReportHeader(Header, kw_only=True):
-    """Profile Loading Report, factory to one SM-DPf (Esbpp), over the time `from_` to `to`."""
+class ReportHeader(Header, kw_only=True, tag="ifpp.plr"):
+    """Profile Loading Report, factory to one SM-DPf (Esbpp), about the time `from_` to `to`."""
 
-    format: str = "ifpp.plr"
     report_id: Text
     smdp_oid: DottedOid
     from_: Stamp = msgspec.field(name="from")
@@ -164,7 +126,7 @@ class FpaError(msgspec.Struct, kw_only=True):
 
 
 class ReportItem(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What became of one package: the chip's signed result as received (`pir`), or the factory's error."""
+    """What became of one package: the chip's signed result as received (`pir`), or the factory's own error."""
 
     eid: Eid
     iccid: Iccid
@@ -178,38 +140,55 @@ class ReportItem(msgspec.Struct, omit_defaults=True, kw_only=True):
     fpa_error: FpaError | None = None
 
     def __post_init__(self) -> None:
-        _sized("transaction_id", self.transaction_id, _TRANSACTION_ID_BYTES)
+        _sized("transaction_id", self.transaction_id, 1, 16)
         if self.pir is None and self.fpa_error is None:
             raise ValueError("a report item has a pir or an fpa_error")
 
 
-class _JobOrder(Header, kw_only=True):
-    format: str = "ifpp.job-order"
+class _JobOrder(Header, kw_only=True, tag="ifpp.job-order"):
     job: Job
 
 
-class _Probe(msgspec.Struct):
-    end: bool = False
-
-
-class _Trailer(msgspec.Struct, kw_only=True):
-    end: bool
-    items: int
-    sha256: Hex
-
-    def __post_init__(self) -> None:
-        _sized("sha256", self.sha256, _SHA256_BYTES)
-
-
-H = TypeVar("H", bound=Header)
-I = TypeVar("I", bound=msgspec.Struct)  # noqa: E741 - header and item
+def _sized(field: str, content: bytes, least: int, most: int | None = None) -> None:
+    if not least <= len(content) <= (most or least):
+        raise ValueError(f"{field} has {len(content)} bytes")
 
 
 # ---- reading -----------------------------------------------------------------------------------------
 
 
 def read_esed(stream: BinaryIO, name: str | None = None) -> tuple[EsedHeader, Items[EsedItem]]:
-    """Read eUICC data; `name` names the file in errors."""
-    return _read(stream, name, EsedHeader(**_ANY, eum_chain=[], euicc_info2={}), EsedItem)
+    """Read eUICC data; `name` names the file in errors, without it the stream's own name is taken."""
+    return jsonlines.read(stream, name, EsedHeader, EsedItem)
 
 
+def read_delivery(stream: BinaryIO, name: str | None = None) -> tuple[DeliveryHeader, Items[DeliveryItem]]:
+    """Read a delivery of bound packages."""
+    return jsonlines.read(stream, name, DeliveryHeader, DeliveryItem)
+
+
+def read_report(stream: BinaryIO, name: str | None = None) -> tuple[ReportHeader, Items[ReportItem]]:
+    """Read a Profile Loading Report."""
+    return jsonlines.read(stream, name, ReportHeader, ReportItem)
+
+
+def read_job_order(stream: BinaryIO, name: str | None = None) -> Job:
+    """Read a job order: one JSON object, not lines."""
+    return jsonlines.read_object(stream, name, _JobOrder).job
+
+
+# ---- writing -----------------------------------------------------------------------------------------
+
+
+def write_esbpp_request(path: Path, header: RequestHeader) -> AbstractContextManager[Writer[RequestItem]]:
+    """Write a request for bound packages: `with write_esbpp_request(path, header) as request: request.add(item)`.
+
+    The file appears under its name when the block ends without error, complete and synced, else not at all; an older
+    file of that name is replaced. Raises CustodyError FILE.WRITE when the disk refuses.
+    """
+    return jsonlines.written(path, header)
+
+
+def write_report(path: Path, header: ReportHeader) -> AbstractContextManager[Writer[ReportItem]]:
+    """Write a Profile Loading Report; the rules of `write_esbpp_request` hold."""
+    return jsonlines.written(path, header)

@@ -102,9 +102,12 @@ async def test_a_late_subscriber_sees_retained_messages_of_its_own_subscriptions
             async with Node(broker.port, "st01", [TOPICS.job]).up() as late:
                 await until(lambda: bool(late.received))
                 await line.client.publish(TOPICS.job, b"second", retain=True)
-                await until(lambda: len(late.received) >= 2)
-                assert [one.payload for one in late.received] == [b"job", b"second"]
-                assert [one.retained for one in late.received] == [True, False]
+                await until(lambda: b"second" in late.payloads(TOPICS.job))
+                # amqtt says retained messages twice: once too many, never once too few
+                assert list(dict.fromkeys((one.payload, one.retained) for one in late.received)) == [
+                    (b"job", True),
+                    (b"second", False),
+                ]
 
 
 async def test_a_broker_that_falls_silent_is_given_up(tmp_path: Path) -> None:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ifpp.sim import bsp
 from ifpp.sim.tlv import header
+from tests.sim.kat import EID, KAT, octets, private
 
-KAT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "kat-ifpp.json").read_text())
-KAT_EID = bytes.fromhex(KAT["eid"])
-HOST_ID = bytes.fromhex(KAT["hostId"])
+KAT_EID = bytes.fromhex(EID)
+HOST_ID = octets("hostId")
 P256 = ec.SECP256R1()
-
-
-def octets(name: str) -> bytes:
-    return bytes.fromhex(KAT[name])
-
-
-def private(name: str, curve: ec.EllipticCurve = P256) -> ec.EllipticCurvePrivateKey:
-    return ec.derive_private_key(int(KAT[name], 16), curve)
 
 
 def chip_end() -> bsp.Bsp:
@@ -68,7 +57,8 @@ def test_third_party_vectors() -> None:
 
 def test_brainpool_key_derivation() -> None:
     expected = KAT["brainpool"]
-    secret = bsp.shared_secret(private("otk_priv", ec.BrainpoolP256R1()), bytes.fromhex(expected["dp_ot_pub"]))
+    on_brainpool = ec.derive_private_key(int(KAT["otk_priv"], 16), ec.BrainpoolP256R1())
+    secret = bsp.shared_secret(on_brainpool, bytes.fromhex(expected["dp_ot_pub"]))
     keys = bsp.session_keys(secret, HOST_ID, KAT_EID)
     assert secret.hex() == expected["Z"]
     assert [part.hex() for part in keys] == [expected["mcv"], expected["s_enc"], expected["s_mac"]]

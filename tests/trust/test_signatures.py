@@ -1,4 +1,4 @@
-"""Signatures: the known answers of the protocol paper's appendix A (tests/vectors/kat-ifpp.json), T08, T09, ranges."""
+"""Signatures: the known answers of tests/vectors/kat-ifpp.json, T08 and T09, and what lies out of range."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Reservation:
 
     transaction_id: bytes
     smdp_oid: str
-    smdp_key: bytes  # PK.DPpb, DER SubjectPublicKeyInfo
+    smdp_point: bytes  # PK.DPpb, 65-byte uncompressed point on the key's own curve
     bf23_sha256: bytes | None = None
 
 
@@ -143,4 +143,6 @@ def _value(hint: Any, value: Any) -> Any:
         return [_value(get_args(hint)[0], item) for item in value]
     if hint is bytes:
         return bytes.fromhex(value)
-    return _restored(hint, value) if dataclasses.is_dataclass(hint) else hint(value)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _restored(hint, value)
+    return hint(value)

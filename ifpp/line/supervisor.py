@@ -1,0 +1,296 @@
+"""One supervisor per line: takes every event once, settles the ledger, says what is to be done and how the line stands.
+
+A supervisor works only while it holds the line's lease. Each time a lease is won its `epoch` grows; stations that see
+a new epoch send again what is not acknowledged. A second supervisor waits, away from the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from ifpp import __version__
+from ifpp import metrics as series
+from ifpp.bus.client import BrokerAddress, BusClient, Inbound
+from ifpp.bus.topics import LINE_NODE, Topics
+from ifpp.errors import CustodyError, IfppError, ServiceError, WireError
+from ifpp.line.settle import USUAL, Limits, Settling, either
+from ifpp.log import get_logger
+from ifpp.metrics import Metrics
+from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
+from ifpp.model.messages import Ack, Birth, Job, JobState, LineState, Online
+from ifpp.settings import Site
+from ifpp.store.factory import Factory
+
+_SESSIONS_PER_EPOCH = 1 << 20  # makes session numbers grow over restarts without storing them
+_BOOKS_S = 1.0
+_BOOKS_SHARE = 10  # reading the books takes at most one tenth of the time
+_RETRY_S = 1.0
+
+log = get_logger("line.supervisor")
+T = TypeVar("T")
+
+
+async def run_supervisor(
+    site: Site,
+    factory: Factory,
+    *,
+    metrics: Metrics,
+    clock: Clock,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+    limits: Limits = USUAL,
+) -> None:
+    """Supervise the line `site.line` until `stop`; then finish the commit under way, acknowledge, and go offline.
+
+    `ready` is called once, when the first connection to the broker stands. `metrics` has the role SUPERVISOR and the
+    fixed label `line`. Neither a broker nor a database that is away ends it.
+    """
+    owner = str(uuid4())
+    with ThreadPoolExecutor(1, thread_name_prefix="supervisor-db") as executor:
+        lease = _Lease(site, factory, executor, owner, clock)
+        while (epoch := await lease.win(stop)) is not None:
+            log.info("line.taken", line=site.line, epoch=epoch)
+            metrics.set(series.LINE_EPOCH, epoch)
+            reign = _Reign(site, factory, executor, lease, epoch, owner, metrics=metrics, clock=clock, limits=limits)
+            await reign.run(stop, ready)
+            await lease.release()
+            metrics.set(series.LINE_EPOCH, 0)
+            log.info("line.left", line=site.line, epoch=epoch)
+
+
+class _Lease:
+    """The line's row in the database: who supervises it, and under which epoch."""
+
+    def __init__(self, site: Site, factory: Factory, executor: Executor, owner: str, clock: Clock) -> None:
+        self._line = site.line
+        self._lease_s = site.supervisor.lease_s
+        self._factory = factory
+        self._executor = executor
+        self._owner = owner
+        self._clock = clock
+
+    async def win(self, stop: asyncio.Event) -> int | None:
+        """Wait until the line is ours and return the epoch; None when `stop` comes first."""
+        while not stop.is_set():
+            try:
+                return await self._acquire()
+            except IfppError as error:  # held by another, or no database: both pass
+                log.warning("line.not_ours", line=self._line, error=error)
+            await pause(self._clock, min(_RETRY_S, self._lease_s / 3), stop)
+        return None
+
+    async def keep(self, epoch: int, over: asyncio.Event) -> None:
+        """Renew the lease until `over`; sets `over` when the line belongs to somebody else."""
+        while not await pause(self._clock, self._lease_s / 3, over):
+            try:
+                if await self._acquire() != epoch:
+                    over.set()
+            except CustodyError as error:
+                log.error("line.lost", line=self._line, epoch=epoch, error=error)
+                over.set()
+            except ServiceError as error:  # without the database nothing is committed or acknowledged either
+                log.warning("lease.not_renewed", line=self._line, error=error)
+
+    async def release(self) -> None:
+        """Give the line back; a lease that cannot be given back runs out by itself."""
+        try:
+            await self._call(lambda: self._factory.release_line(self._line, self._owner, self._clock.now()))
+        except ServiceError as error:
+            log.warning("lease.not_released", line=self._line, error=error)
+
+    async def _acquire(self) -> int:
+        return await self._call(
+            lambda: self._factory.acquire_line(self._line, self._owner, self._lease_s, self._clock.now())
+        )
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+class _Reign:
+    """The time one epoch lasts."""
+
+    def __init__(
+        self,
+        site: Site,
+        factory: Factory,
+        executor: Executor,
+        lease: _Lease,
+        epoch: int,
+        boot_id: str,
+        *,
+        metrics: Metrics,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._site = site
+        self._factory = factory
+        self._lease = lease
+        self._epoch = epoch
+        self._boot_id = boot_id
+        self._metrics = metrics
+        self._clock = clock
+        self._topics = Topics(site.enterprise, site.site, site.area, site.line, site.broker.prefix)
+        self._sessions = epoch * _SESSIONS_PER_EPOCH
+        self._stations: dict[str, tuple[bool, int]] = {}
+        self._jobs: list[Job] | None = None
+        self._counts = (0, 0, 0)
+        self._published_line: object = None
+        self._ready: Callable[[], None] = lambda: None
+        self._settling = Settling(
+            factory, executor, self._send_ack, epoch=epoch, clock=clock, metrics=metrics, limits=limits
+        )
+        self._bus = BusClient(
+            BrokerAddress(site.broker.host, site.broker.port),
+            self._topics,
+            LINE_NODE,
+            boot_id,
+            subscriptions=[self._topics.every_event, self._topics.every_online, self._topics.every_birth],
+            next_session=self._next_session,
+            on_connected=self._on_connected,
+            on_message=self._on_message,
+            clock=clock,
+            metrics=metrics,
+        )
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until `stop` or until the lease is lost."""
+        over, acked, disconnect = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._ready = ready
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bus.run(disconnect), name="bus")
+            tasks.create_task(self._lease.keep(self._epoch, over), name="lease")
+            tasks.create_task(self._books(over), name="books")
+            tasks.create_task(self._watch(over), name="watch")
+            committing = tasks.create_task(self._settling.commit(over), name="commit")
+            acknowledging = tasks.create_task(self._settling.acknowledge(acked), name="acknowledge")
+            await either(stop, over)
+            over.set()
+            await committing
+            acked.set()
+            await acknowledging
+            disconnect.set()
+
+    # ---- to the line ----
+
+    async def _next_session(self) -> int:
+        self._sessions += 1
+        return self._sessions
+
+    async def _on_connected(self, session: int) -> None:
+        birth = self._envelope(
+            Birth, "birth/1.0", session=session, sw_version=__version__, model="supervisor", epoch=self._epoch
+        )
+        await self._bus.publish(self._topics.birth(LINE_NODE), msgspec.json.encode(birth), retain=True)
+        if self._jobs is not None:
+            await self._publish_jobs(self._jobs)
+        await self._publish_line()
+        self._ready()
+        self._ready = lambda: None
+
+    async def _send_ack(self, ack: Ack) -> None:
+        await self._bus.publish(self._topics.ack(ack.node_id), msgspec.json.encode(ack))
+
+    async def _publish_jobs(self, jobs: list[Job]) -> None:
+        document = self._envelope(JobState, "job/1.0", epoch=self._epoch, jobs=jobs)
+        await self._bus.publish(self._topics.job, msgspec.json.encode(document), retain=True)
+
+    async def _publish_line(self) -> None:
+        units, passed, failed = self._counts
+        stations = {node: online for node, (online, _) in sorted(self._stations.items())}
+        document = self._envelope(
+            LineState, "line/1.0", epoch=self._epoch, stations=stations, units=units, passed=passed, failed=failed
+        )
+        await self._bus.publish(self._topics.line_state, msgspec.json.encode(document), retain=True)
+        self._published_line = (self._counts, stations)
+
+    def _envelope(self, kind: Callable[..., T], schema: str, **fields: object) -> T:
+        now = self._clock.now()
+        return kind(
+            schema=schema, id=uuid7(now), ts=utc_ms_text(now), node_id=LINE_NODE, boot_id=self._boot_id, **fields
+        )
+
+    # ---- from the line ----
+
+    async def _on_message(self, message: Inbound) -> None:
+        try:
+            place = self._topics.parse(message.topic)
+        except WireError as error:
+            self._settling.violation("", "topic", error=error)
+            return
+        if place.node.startswith("_"):
+            return  # our own word, or the MES's
+        if place.kind == "evt":
+            await self._settling.receive(place.node, place.name, message.payload)
+        elif not message.payload:
+            self._stations.pop(place.node, None)  # decommissioned: its retained documents were taken back
+        else:
+            self._hear(place.node, place.name, message.payload)
+
+    def _hear(self, node: str, name: str, payload: bytes) -> None:
+        """Note what a station says of itself."""
+        try:
+            if name == "online":
+                self._note_online(node, msgspec.json.decode(payload, type=Online))
+            else:
+                birth = msgspec.json.decode(payload, type=Birth)
+                log.info("station.birth", station=node, session=birth.session, sw_version=birth.sw_version)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._settling.violation(name, "schema", node_id=node, error=error)
+
+    def _note_online(self, node: str, said: Online) -> None:
+        before, session = self._stations.get(node, (False, 0))
+        if not said.online and said.session < session:
+            return  # the will of a connection that was replaced
+        self._stations[node] = (said.online, said.session)
+        if said.online != before:
+            log.info("station.online" if said.online else "station.offline", station=node, session=said.session)
+
+    # ---- books and gauges ----
+
+    async def _books(self, over: asyncio.Event) -> None:
+        """Read jobs, counts and balance from the database; publish what changed."""
+        while True:
+            began_s = self._clock.monotonic()
+            try:
+                await self._read_books()
+            except ServiceError as error:  # database or broker away: said again next time, and on every connection
+                log.warning("books.not_published", error=error)
+            took_s = self._clock.monotonic() - began_s
+            if await pause(self._clock, max(_BOOKS_S, _BOOKS_SHARE * took_s), over):
+                return
+
+    async def _read_books(self) -> None:
+        jobs = await asyncio.to_thread(self._factory.jobs, self._site.line)
+        if jobs != self._jobs:
+            self._jobs = jobs
+            await self._publish_jobs(jobs)
+        counts = await asyncio.to_thread(self._factory.unit_counts)
+        self._counts = (
+            sum(row.units for row in counts),
+            sum(row.final_pass for row in counts),
+            sum(row.final_fail for row in counts),
+        )
+        for verdict, number in zip(("units", "passed", "failed"), self._counts, strict=True):
+            self._metrics.set(series.LINE_UNITS, number, verdict=verdict)
+        stations = {node: online for node, (online, _) in sorted(self._stations.items())}
+        if (self._counts, stations) != self._published_line:
+            await self._publish_line()
+        for row in await asyncio.to_thread(self._factory.balance):
+            for state in ("available", "claimed", "sent", "installed", "failed", "unknown", "destroyed"):
+                labels = {"sku": row.sku, "region": row.region, "smdp": row.smdp_oid, "state": state.upper()}
+                self._metrics.set(series.PACKAGES, getattr(row, state), **labels)
+
+    async def _watch(self, over: asyncio.Event) -> None:
+        """Keep the gauges that change with time alone."""
+        while True:
+            self._metrics.set(series.UNACKED_OLDEST_SECONDS, self._settling.oldest_s)
+            self._metrics.set(series.STATIONS_ONLINE, sum(online for online, _ in self._stations.values()))
+            if await pause(self._clock, 1.0, over):
+                return

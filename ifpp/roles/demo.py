@@ -1,0 +1,288 @@
+"""`ifpp demo`: a whole line on one machine, every process real, every chip simulated.
+
+1. A world is made: test PKI, chips, deliveries, job orders (`sim`).
+2. Broker, store, supervisor, chip fleets and stations are started as processes on the loopback.
+3. A robot seats and removes units; the line works; progress is shown.
+4. Everything is stopped in order; then chips, ledger, journals and reports are compared unit by unit (`accounts`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ifpp.bus.broker import DemoBroker, free_port, start_demo_broker
+from ifpp.errors import IntakeError, ServiceError, SettingsError
+from ifpp.model.clock import SystemClock
+from ifpp.roles.accounts import Figures, take_account
+from ifpp.roles.children import Child, Children
+from ifpp.sim.world import JobPlan, WorldSummary, build_world
+from ifpp.store.factory import Factory
+
+_MARKETS = [("TRACKER-EU", "EU"), ("TRACKER-US", "US"), ("TRACKER-AP", "AP")]
+_LINE = "L1"
+_SETTLE_S = 60.0
+_PROGRESS_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line asks for; `apdu_ms` is the time a chip takes for one command, in milliseconds."""
+
+    units: int
+    stations: int
+    heads: int
+    seed: int
+    apdu_ms: float
+    faults: int
+    template: Path | None
+    json: Path | None
+    keep: Path | None
+
+
+def demo(options: DemoOptions) -> int:
+    """Run the demo; returns 0 when every unit is accounted for, 1 when not, 130 after Ctrl-C."""
+    template = _check(options)
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="ifpp-demo-"))
+    try:
+        figures = asyncio.run(_Demo(options, folder, template).run())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        _say("stopped; every process has ended")
+        return 130
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures.document(), indent=2) + "\n", encoding="utf-8")
+    _say(figures.text())
+    if options.keep is not None:
+        _say(f"kept in {options.keep}")
+    return 0 if figures.sound else 1
+
+
+def _check(options: DemoOptions) -> bytes | None:
+    """Refuse what cannot work before anything is started; returns the template."""
+    if options.units < options.stations:
+        raise SettingsError("COMMAND.INVALID", "there are fewer units than stations", where="--units")
+    if options.faults > options.units:
+        raise SettingsError("COMMAND.INVALID", "more faulty units than units", where="--faults")
+    if options.keep is not None and options.keep.exists():
+        raise SettingsError("COMMAND.INVALID", "it exists already; name a new folder", where=f"--keep {options.keep}")
+    if options.json is not None and not options.json.resolve().parent.is_dir():
+        raise SettingsError("COMMAND.INVALID", "its folder does not exist", where=f"--json {options.json}")
+    if options.template is None:
+        return None
+    try:
+        template = options.template.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            "SETTINGS.MISSING", f"cannot be read ({error.strerror})", where=f"--template {options.template}"
+        ) from error
+    return template
+
+
+class _Demo:
+    def __init__(self, options: DemoOptions, folder: Path, template: bytes | None) -> None:
+        self._options = options
+        self._folder = folder
+        self._template = template
+        self._stations = [f"st{number:02d}" for number in range(1, options.stations + 1)]
+        self._children = Children(folder / "logs")
+        self._site_file = folder / "config" / "site.toml"
+        self._cpu_s: dict[str, float] = {}
+
+    async def run(self) -> Figures:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - inside asyncio.run
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        _say(f"making {self._options.units} chips, their keys and their packages ...")
+        world = self._world()
+        async with self._broker() as broker:
+            try:
+                stations, fleet = await self._start(world, broker)
+                elapsed_s = await self._work(stations, fleet)
+                await self._settled(stations)
+                self._cpu_s = {child.name: child.cpu_s() for child in stations}
+                await self._children.stop(*stations)
+                await self._write_reports()
+            finally:
+                await self._children.stop_all()
+        return take_account(
+            self._folder,
+            world,
+            self._stations,
+            elapsed_s=elapsed_s,
+            station_cpu_s=sum(self._cpu_s.values()),
+            block_size=255,
+        )
+
+    def _world(self) -> WorldSummary:
+        count = min(len(_MARKETS), self._options.stations)
+        jobs = [
+            JobPlan(f"JO-{1000 + number}", sku, region, self._stations[number::count])
+            for number, (sku, region) in enumerate(_MARKETS[:count])
+        ]
+        try:
+            return build_world(
+                self._folder / "world",
+                units=self._options.units,
+                seed=self._options.seed,
+                jobs=jobs,
+                template=self._template,
+                faults=self._options.faults,
+            )
+        except ValueError as error:
+            raise SettingsError("COMMAND.INVALID", str(error), where="--template or --units") from error
+
+    @contextlib.asynccontextmanager
+    async def _broker(self) -> AsyncIterator[DemoBroker]:
+        broker = await start_demo_broker(self._folder / "broker", free_port(), SystemClock())
+        try:
+            yield broker
+        finally:
+            await broker.stop()
+
+    async def _start(self, world: WorldSummary, broker: DemoBroker) -> tuple[list[Child], list[Child]]:
+        _say(f"broker: {broker.kind}; starting store, supervisor, {len(self._stations)} stations ...")
+        self._write_site(world, broker.port, free_port())
+        config = ["--config", str(self._site_file)]
+        await self._import(world, config)
+        fleet = [await self._start_fleet(world, station) for station in self._stations]
+        services = [
+            await self._children.start_ifpp("store", "store", "serve", *config),
+            await self._children.start_ifpp("supervisor", "supervisor", "run", *config),
+        ]
+        await asyncio.gather(*(child.wait_ready() for child in [*fleet, *services]))
+        stations = []
+        for name, chips in zip(self._stations, fleet, strict=True):
+            file = self._write_station(name, chips.facts["ports"][name])
+            stations.append(await self._children.start_ifpp(name, "station", "run", str(file), *config))
+        await asyncio.gather(*(child.wait_ready() for child in stations))
+        return stations, fleet
+
+    async def _start_fleet(self, world: WorldSummary, station: str) -> Child:
+        options = self._options
+        return await self._children.start_ifpp(
+            f"fleet-{station}",
+            *("sim", "fleet", str(world.directory), "--station", station, "--heads", str(options.heads)),
+            *("--apdu-ms", str(options.apdu_ms), "--out", str(self._folder / f"fleet-{station}.json")),
+        )
+
+    async def _import(self, world: WorldSummary, config: list[str]) -> None:
+        files = [world.esed, *world.deliveries, *world.job_orders]
+        child = await self._children.start_ifpp("import", "store", "import", *map(str, files), *config)
+        if await child.process.wait():
+            raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
+
+    async def _work(self, stations: list[Child], fleet: list[Child]) -> float:
+        """Let the robots feed units until the piles are empty; returns how long that took, in seconds."""
+        start = time.monotonic()
+        for chips in fleet:
+            await chips.tell("go")
+        waiting = asyncio.gather(*(chips.process.wait() for chips in fleet))
+        factory = Factory.open(f"sqlite:///{self._folder / 'factory.db'}")
+        try:
+            while not waiting.done():
+                await asyncio.wait([waiting], timeout=_PROGRESS_S)
+                for child in self._children.dead():
+                    if child not in fleet and child.name != "import":
+                        waiting.cancel()
+                        raise child.death(f"{child.name} ended in the middle of the work")
+                counts = await asyncio.to_thread(factory.unit_counts)
+                self._progress(sum(row.units for row in counts), sum(row.final_pass for row in counts), start)
+        finally:
+            factory.close()
+        for chips in fleet:
+            if chips.process.returncode:
+                raise chips.death(f"{chips.name} ended with {chips.process.returncode}")
+        return time.monotonic() - start
+
+    def _progress(self, units: int, passed: int, start: float) -> None:
+        total, width = self._options.units, 30
+        elapsed_s = time.monotonic() - start
+        bar = "#" * (units * width // total)
+        rate = units / elapsed_s * 3600 if elapsed_s else 0
+        line = f"[{bar:<{width}}] {units}/{total} units, {passed} passed, {rate:,.0f} an hour"
+        if sys.stdout.isatty():
+            sys.stdout.write(f"\r{line}\x1b[K" + ("\n" if units == total else ""))
+        else:
+            sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    async def _settled(self, stations: list[Child]) -> None:
+        """Wait until every station's outbox is empty: the supervisor has acknowledged all there is."""
+        end = time.monotonic() + _SETTLE_S
+        for child in stations:
+            while await asyncio.to_thread(_outbox_depth, int(child.facts["metrics_port"])):
+                if time.monotonic() > end:
+                    raise ServiceError(
+                        "HOST.TIMEOUT", f"{child.name} still has unacknowledged events", where=str(child.log)
+                    )
+                await asyncio.sleep(0.2)
+
+    async def _write_reports(self) -> None:
+        folder = self._folder / "reports"
+        child = await self._children.start_ifpp(
+            "report", "report", "plr", str(folder), "--config", str(self._site_file)
+        )
+        if await child.process.wait():
+            raise child.death("the Profile Loading Reports could not be written")
+
+    def _write_site(self, world: WorldSummary, broker_port: int, store_port: int) -> None:
+        trust = self._folder / "config" / "trust"
+        trust.mkdir(parents=True)
+        shutil.copy(world.ci, trust / "ci.der")
+        self._site_file.write_text(
+            f"""enterprise = "demo"
+site = "laptop"
+area = "hall"
+line = "{_LINE}"
+
+[broker]
+port = {broker_port}
+
+[store]
+url = "http://127.0.0.1:{store_port}"
+port = {store_port}
+database = "sqlite:///{self._folder.resolve() / "factory.db"}"
+
+[trust]
+roots = "trust"
+""",
+            encoding="utf-8",
+        )
+
+    def _write_station(self, station: str, ports: dict[str, int]) -> Path:
+        folder = self._folder / "stations"
+        folder.mkdir(exist_ok=True)
+        heads = "".join(f'\n[heads.{head}]\nport = "tcp://127.0.0.1:{port}"\n' for head, port in ports.items())
+        path = folder / f"{station}.toml"
+        path.write_text(f'id = "{station}"\njournal = "{station}.journal.db"\n{heads}', encoding="utf-8")
+        return path
+
+
+def _outbox_depth(metrics_port: int) -> int:
+    """Read a station's own figure from its metrics."""
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as answer:  # noqa: S310
+        for line in answer.read().decode().splitlines():
+            if line.startswith("ifpp_outbox_depth{"):
+                return int(float(line.rsplit(" ", 1)[1]))
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,324 @@
+"""Build a small world for a demo, a test or a benchmark: chips, eUICC data, deliveries and job orders, as files.
+
+    <directory>/                          mode 0700
+        pki/ci.der                        the CI root, public: the factory's trust root
+        esed/batch-<seed>.esed.jsonl      eUICC data (EUM -> factory)
+        delivery/<job>.esbpp.jsonl        one delivery for each job order (SM-DPf -> factory)
+        jobs/<job>.job.json               job orders
+        cards/<eid>.card.json             private: what is inside each chip (see card_file)
+        smdpf/                            private: SM-DPf key and orders (see SmDpf.load)
+        world.json                        {"seed", "units": [{"eid", "sn", "job", "station", "fault", "iccids"}, ...]}
+
+Who exists, what is planned to fail and every size come from the seed; keys never do. CI and EUM keys are forgotten.
+
+Planned faults (`fault` in world.json, `faults.class` in the card file):
+    small_memory   the chip reports enough memory but has none: install error (5, 10)
+    no_package     the SM-DPf delivers nothing for this chip
+    dead           no ATR
+    contact        the first seating loses contact in the middle of the load, the next one works
+    tampered       one byte of a delivered 86 was altered after signing, its sha256 matches: install error (5, 8)
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ifpp.sim import card_file, documents, pki
+from ifpp.sim.documents import BoundPackage, Request, RequestItem
+from ifpp.sim.eum import FREE_NVM, Chip, Eum
+from ifpp.sim.profiles import ProfileStock
+from ifpp.sim.smdpf import Refusal, SmDpf
+from ifpp.sim.template import build_template
+from ifpp.sim.tlv import parse, parse_one
+
+FAULT_CLASSES = ("small_memory", "no_package", "dead", "contact", "tampered")
+_TEMPLATES_PER_TYPE = 4
+_TOO_LITTLE_NVM = 2_048
+# a load starts after about 20 APDUs (select, identity, status, PrepareDownload) and takes 4 for each 1007 bytes
+_FIRST_LOAD_APDU = 30
+_IMSI_PREFIX = "00101"
+_ICCID_PREFIX = "8988247"
+_SERIALS_PER_JOB = 1_000_000
+
+
+class JobPlan(NamedTuple):
+    """One job order to make; its units go to `stations` in turn (none named: every station of the line)."""
+
+    job_order_id: str
+    sku: str
+    region: str
+    stations: Sequence[str] = ()
+
+    @property
+    def profile_type(self) -> str:
+        """The profile type ordered for this product."""
+        return f"{self.sku}/{self.region}".lower()
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """One unit: device serial number, chip, where it is to be made, the planned fault ("" or its class).
+
+    `iccids` are the profiles the SM-DPf delivered for it, in loading order.
+    """
+
+    eid: str
+    sn: str
+    job: str
+    station: str
+    fault: str
+    iccids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSummary:
+    """What build_world made: paths below `directory`, units in feeding order."""
+
+    directory: Path
+    ci: Path
+    esed: Path
+    deliveries: tuple[Path, ...]
+    job_orders: tuple[Path, ...]
+    units: tuple[UnitPlan, ...]
+
+    @property
+    def packages(self) -> int:
+        """How many packages the deliveries hold."""
+        return sum(len(unit.iccids) for unit in self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A unit while the world is being built."""
+
+    number: int
+    chip: Chip
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Supplier:
+    """Serves one job after another: EUM data and SM-DPf, and the options that are the same for all jobs."""
+
+    directory: Path
+    seed: int
+    eum: Eum
+    smdpf: SmDpf
+    rng: random.Random
+    profile_kb: tuple[int, int]
+    template: bytes | None
+    ppk: bool | None
+    profiles_per_unit: int
+    first_serial: int
+
+    def serve(self, index: int, job: JobPlan, units: Sequence[_Unit]) -> tuple[Path, Path, list[UnitPlan]]:
+        """Write delivery and job order of one job; return their paths and the plan of its units."""
+        request = self._request(job, units)
+        iccids: dict[str, list[str]] = {}
+        delivery = self.directory / "delivery" / f"{job.job_order_id}.esbpp.jsonl"
+        documents.write_delivery(
+            delivery,
+            self._packages(request, {job.profile_type: self._stock(index, job)}, units, iccids),
+            delivery_id=f"delivery-{job.job_order_id}",
+            request_id=request.request_id,
+            order_ref=request.order_ref,
+            smdp_oid=self.smdpf.oid,
+            smdp_chain=self.smdpf.chain,
+        )
+        order = self.directory / "jobs" / f"{job.job_order_id}.job.json"
+        documents.write_job_order(order, _job_document(job, len(units)))
+        return delivery, order, self._unit_plans(job, units, iccids)
+
+    def _packages(
+        self,
+        request: Request,
+        stocks: Mapping[str, ProfileStock],
+        units: Sequence[_Unit],
+        iccids: dict[str, list[str]],
+    ) -> Iterator[BoundPackage]:
+        """Yield the delivery's packages, altered where planned, and note each one's ICCID under its EID."""
+        altered = {unit.chip.record.eid for unit in units if unit.fault == "tampered"}
+        for answer in self.smdpf.fulfil(request, stocks, ppk=self.ppk):
+            match answer:
+                case Refusal(reason=reason):
+                    raise RuntimeError(f"the SM-DPf refuses its own world: {reason}")
+                case package:
+                    iccids.setdefault(package.eid, []).append(package.iccid)
+                    yield self._tampered(package) if package.eid in altered else package
+
+    def _request(self, job: JobPlan, units: Sequence[_Unit]) -> Request:
+        """Ask for each unit's profiles, one one-time key each; units planned to have none are left out."""
+        items = tuple(
+            _request_item(unit.chip, slot, job)
+            for unit in units
+            if unit.fault != "no_package"
+            for slot in range(self.profiles_per_unit)
+        )
+        info2 = {unit.chip.record.info2_type: self.eum.info2(unit.chip) for unit in units[:1]}
+        return Request(f"request-{job.job_order_id}", job.job_order_id, self.eum.chain, info2, items)
+
+    def _stock(self, index: int, job: JobPlan) -> ProfileStock:
+        low, high = self.profile_kb
+        sizes = [1000 * low + 1000 * (high - low) * n // (_TEMPLATES_PER_TYPE - 1) for n in range(_TEMPLATES_PER_TYPE)]
+        made = [self.template] if self.template else [build_template(size, seed=self.seed) for size in sizes]
+        return ProfileStock(
+            job.profile_type,
+            made,
+            provider="IFPP Sim Mobile",
+            iccid_prefix=_ICCID_PREFIX,
+            imsi_prefix=_IMSI_PREFIX,
+            first_serial=self.first_serial + index * _SERIALS_PER_JOB,
+        )
+
+    def _tampered(self, package: BoundPackage) -> BoundPackage:
+        return replace(package, bpp=tamper(package.bpp, self.rng.randrange))
+
+    def _unit_plans(self, job: JobPlan, units: Sequence[_Unit], iccids: Mapping[str, list[str]]) -> list[UnitPlan]:
+        stations = tuple(job.stations) or ("",)
+        return [
+            UnitPlan(
+                eid=unit.chip.record.eid,
+                sn=f"SN{self.seed % 10_000:04d}{unit.number:06d}",
+                job=job.job_order_id,
+                station=stations[place % len(stations)],
+                fault=unit.fault,
+                iccids=tuple(iccids.get(unit.chip.record.eid, ())),
+            )
+            for place, unit in enumerate(units)
+        ]
+
+
+def build_world(
+    directory: Path,
+    *,
+    units: int,
+    seed: int,
+    jobs: Sequence[JobPlan],
+    profile_kb: tuple[int, int] = (12, 60),
+    template: bytes | None = None,
+    ppk: bool | None = None,
+    otks_per_chip: int = 3,
+    profiles_per_unit: int = 1,
+    faults: int = 0,
+    fault_classes: Sequence[str] = FAULT_CLASSES,
+) -> WorldSummary:
+    """Make a fresh world in `directory` (created; FileExistsError when it holds one already).
+
+    Units are dealt to the jobs in turn. `profile_kb` is the range of profile sizes in 1000 bytes, each type comes in
+    four sizes spread over it; `template` takes this SAIP package for every profile instead. `ppk` None takes
+    session-key and random-key mode in turn. `faults` units, chosen by the seed, get the `fault_classes` in turn.
+    Raises ValueError for numbers that do not fit together.
+    """
+    if not 0 <= faults <= units or not len(jobs) <= units or not jobs:
+        raise ValueError(f"{units} units do not suffice for {len(jobs)} jobs and {faults} faults")
+    if not 1 <= profiles_per_unit <= otks_per_chip:
+        raise ValueError(f"{profiles_per_unit} profiles a unit need as many one-time keys, not {otks_per_chip}")
+    rng = random.Random(seed)  # noqa: S311 - plans, not secrets
+    plan = _fault_plan(units, faults, fault_classes, rng)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    for name in ("pki", "esed", "delivery", "jobs", "cards", "smdpf"):
+        (directory / name).mkdir(mode=0o700)
+    tree = pki.Pki.create()
+    eum = Eum(tree, seed=seed)
+    smdpf = SmDpf(tree.dppb, tree.ci.der)
+    last_apdu = _FIRST_LOAD_APDU + 2 * (len(template) // 1000 if template else profile_kb[0])
+    made = [
+        _Unit(number, _personalise(eum, fault, otks_per_chip, lambda: rng.randint(_FIRST_LOAD_APDU, last_apdu)), fault)
+        for number, fault in enumerate(plan, start=1)
+    ]
+    ci, esed = _write_chips(directory, seed, tree, eum, made)
+    serial = rng.randrange(90_000) * _SERIALS_PER_JOB
+    supplier = _Supplier(directory, seed, eum, smdpf, rng, profile_kb, template, ppk, profiles_per_unit, serial)
+    served = [supplier.serve(n, JobPlan(*job), made[n :: len(jobs)]) for n, job in enumerate(jobs)]
+    smdpf.save(directory / "smdpf")
+    plans = sorted((plan for _, _, part in served for plan in part), key=lambda plan: plan.sn)
+    _write_plan(directory, seed, plans)
+    deliveries = tuple(delivery for delivery, _, _ in served)
+    return WorldSummary(directory, ci, esed, deliveries, tuple(order for _, order, _ in served), tuple(plans))
+
+
+def tamper(bpp: bytes, choose: Callable[[int], int]) -> bytes:
+    """Flip one bit in the middle of one 86 of a BPP; `choose(n)` says which of the n."""
+    blocks = parse(parse_one(bpp, 0xBF36).need(0xA3).value)
+    chosen = choose(len(blocks))
+    behind = sum(len(block.raw) for block in blocks[chosen + 1 :])
+    at = len(bpp) - behind - len(blocks[chosen].value) // 2
+    return bpp[:at] + bytes((bpp[at] ^ 0x01,)) + bpp[at + 1 :]
+
+
+def _fault_plan(units: int, faults: int, classes: Sequence[str], rng: random.Random) -> list[str]:
+    """Return the planned fault of each unit: "" or one of `classes`, these in turn."""
+    unknown = set(classes) - set(FAULT_CLASSES)
+    if unknown or (faults and not classes):
+        raise ValueError(f"fault classes are {', '.join(FAULT_CLASSES)}; not {', '.join(sorted(unknown)) or 'none'}")
+    plan = [""] * units
+    for turn, unit in enumerate(sorted(rng.sample(range(units), faults))):
+        plan[unit] = classes[turn % len(classes)]
+    return plan
+
+
+def _personalise(eum: Eum, fault: str, keys: int, pull_at: Callable[[], int]) -> Chip:
+    """Issue one chip with its planned fault built in."""
+    hints: dict[str, Any] = {"class": fault} if fault else {}
+    if fault == "contact":
+        hints["pull_at_apdu"] = pull_at()
+    free_nvm = _TOO_LITTLE_NVM if fault == "small_memory" else FREE_NVM
+    return eum.issue(keys=keys, free_nvm=free_nvm, reported_nvm=FREE_NVM, faults=hints)
+
+
+def _write_chips(directory: Path, seed: int, tree: pki.Pki, eum: Eum, units: Sequence[_Unit]) -> tuple[Path, Path]:
+    """Write root certificate, card files and eUICC data; return the paths of root and eUICC data."""
+    ci = directory / "pki" / "ci.der"
+    ci.write_bytes(tree.ci.der)
+    for unit in units:
+        card_file.save(unit.chip.card, directory / "cards")
+    esed = directory / "esed" / f"batch-{seed}.esed.jsonl"
+    first = units[0].chip
+    documents.write_esed(
+        esed,
+        (unit.chip.record for unit in units),
+        batch_id=f"batch-{seed}",
+        eum_chain=eum.chain,
+        info2={first.record.info2_type: eum.info2(first)},
+    )
+    return ci, esed
+
+
+def _write_plan(directory: Path, seed: int, plans: Sequence[UnitPlan]) -> None:
+    document = {"seed": seed, "units": [asdict(plan) for plan in plans]}
+    (directory / "world.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _request_item(chip: Chip, slot: int, job: JobPlan) -> RequestItem:
+    record = chip.record
+    otk_id, otk_public = record.one_time_keys[slot]
+    return RequestItem(
+        eid=record.eid,
+        otk_id=otk_id,
+        otk_public=otk_public,
+        euicc_certificate=record.certificate,
+        otk_list=record.otk_list,
+        info2_type=record.info2_type,
+        profile_type=job.profile_type,
+        sku=job.sku,
+        region=job.region,
+    )
+
+
+def _job_document(job: JobPlan, quantity: int) -> dict[str, Any]:
+    return {
+        "job_order_id": job.job_order_id,
+        "version": 1,
+        "product": {"part_number": job.sku},
+        "region": job.region,
+        "recipe": {"name": job.profile_type, "revision": "1"},
+        "quantity": quantity,
+        "stations": list(job.stations),
+        "dispatch_status": "READY",
+    }

@@ -1,0 +1,269 @@
+"""Reading the books: mass balance, audit, units, jobs, results for reports. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, case, func, or_, select
+
+from ifpp.errors import SupplyError
+from ifpp.model.clock import utc_ms_text
+from ifpp.model.messages import Job
+from ifpp.model.states import PackageState
+from ifpp.store.records import (
+    AttemptRow,
+    BalanceRow,
+    BatchRow,
+    ChipRow,
+    LedgerRow,
+    PackageRow,
+    ParkedRow,
+    ResultRow,
+    UnitCounts,
+    UnitRecord,
+)
+from ifpp.store.schema import (
+    batch,
+    batch_count,
+    batch_total,
+    chain,
+    chip,
+    info2,
+    job_order,
+    ledger,
+    otk,
+    package,
+    package_bytes,
+    package_result,
+    parked,
+    unit_attempt,
+)
+
+_job = msgspec.json.Decoder(Job)
+_bytes = select(package_bytes.c.bpp).where(package_bytes.c.sha256 == bindparam("sha256"))
+_chip = (
+    select(chip.c.eid, chip.c.certificate, chip.c.chain_id, chip.c.otk_list, chip.c.clean_to_ship_at, info2.c.raw)
+    .join(info2, info2.c.info2_id == chip.c.info2_id)
+    .where(chip.c.eid == bindparam("eid"))
+)
+_keys = select(otk.c.otk_id, otk.c.public).where(otk.c.eid == bindparam("eid")).order_by(otk.c.slot)
+_chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
+
+
+def package_content(connection: Connection, sha256: str) -> bytes:
+    """Return a package byte for byte; raises SupplyError BPP.NOT_FOUND."""
+    content = connection.execute(_bytes, {"sha256": sha256}).scalar()
+    if content is None:
+        raise SupplyError("BPP.NOT_FOUND", "no package has this digest", where=sha256[:64])
+    return bytes(content)
+
+
+def chip_row(connection: Connection, eid: str) -> ChipRow | None:
+    """Return what is known of one eUICC, or None."""
+    row = connection.execute(_chip, {"eid": eid}).one_or_none()
+    if row is None:
+        return None
+    certificates = connection.execute(_chain, {"chain_id": row.chain_id}).scalars()
+    keys = {key.otk_id: bytes(key.public) for key in connection.execute(_keys, {"eid": eid})}
+    return ChipRow(row.eid, row.certificate, tuple(certificates), row.raw, row.otk_list, keys, row.clean_to_ship_at)
+
+
+def batches(connection: Connection) -> list[BatchRow]:
+    """Return every imported file, oldest first."""
+    total = batch_total.c
+    rows = connection.execute(
+        select(batch, total.chips, total.packages, total.jobs)
+        .join(batch_total, batch_total.c.batch == batch.c.number)
+        .order_by(batch.c.number)
+    )
+    return [BatchRow(*row) for row in rows]
+
+
+def balance(connection: Connection) -> list[BalanceRow]:
+    """Return the mass balance per SKU, region and SM-DPf: what the files brought against where the packages are."""
+    imported: Counter[tuple[str, str, str]] = Counter()
+    brought = select(batch_count.c.sku, batch_count.c.region, batch_count.c.smdp_oid, func.sum(batch_count.c.packages))
+    for sku, region, smdp_oid, number in connection.execute(brought.group_by(*brought.selected_columns[:3])):
+        imported[sku, region, smdp_oid] = int(number)
+    states: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    book = (package.c.sku, package.c.region, package.c.smdp_oid, package.c.state)
+    for sku, region, smdp_oid, state, number in connection.execute(select(*book, func.count()).group_by(*book)):
+        states[sku, region, smdp_oid][state] = number
+    return [
+        BalanceRow(*key, imported[key], *(states[key][state] for state in PackageState))
+        for key in sorted(imported.keys() | states.keys())
+    ]
+
+
+def audit(connection: Connection) -> list[str]:
+    """Prove the books; return every discrepancy in words, empty when all holds.
+
+    1. mass balance: what the files brought equals the sum of the states, per SKU, region and SM-DPf
+    2. every package has one ledger row for each of its revisions
+    3. every ledger row starts where the one before it ended, and the last ends in the package's state
+    """
+    found = [
+        f"{row.sku} {row.region} {row.smdp_oid}: {row.imported} imported, but the states add up to something else"
+        for row in balance(connection)
+        if not row.holds
+    ]
+    entries = func.count(ledger.c.entry)
+    counted = (
+        select(package.c.package_id, package.c.revision, entries)
+        .join(ledger, ledger.c.package_id == package.c.package_id, isouter=True)
+        .group_by(package.c.package_id, package.c.revision)
+        .having(entries != package.c.revision + 1)
+    )
+    for package_id, revision, number in connection.execute(counted):
+        found.append(f"package {package_id}: revision {revision}, but {number} ledger rows")
+    before = func.lag(ledger.c.to_state).over(partition_by=ledger.c.package_id, order_by=ledger.c.revision)
+    after = func.lead(ledger.c.from_state).over(partition_by=ledger.c.package_id, order_by=ledger.c.revision)
+    chain_of = select(ledger, before.label("before"), after.label("after")).subquery()
+    broken = (
+        select(chain_of.c.entry, chain_of.c.package_id)
+        .join(package, package.c.package_id == chain_of.c.package_id)
+        .where(
+            or_(
+                func.coalesce(chain_of.c.before, "") != chain_of.c.from_state,
+                chain_of.c.after.is_(None) & (chain_of.c.to_state != package.c.state),
+            )
+        )
+    )
+    for entry, package_id in connection.execute(broken):
+        found.append(f"package {package_id}: ledger row {entry} does not join its neighbours")
+    return found
+
+
+def unit_counts(connection: Connection) -> list[UnitCounts]:
+    """Return exact unit figures per job order and operation (line contract 5.2), from every event taken.
+
+    A skipped cycle is no attempt: it says that there was nothing to do.
+    """
+    a = unit_attempt.c
+    order = (a.attempt, a.started_at, a.node_id, a.seq)
+    group = (a.job_order_id, a.operation, a.unit)
+    ranked = (
+        select(
+            a.job_order_id,
+            a.operation,
+            a.result,
+            func.row_number().over(partition_by=group, order_by=order).label("first"),
+            func.row_number().over(partition_by=group, order_by=[column.desc() for column in order]).label("last"),
+        )
+        .where(a.unit != "", a.result != "SKIPPED")
+        .subquery()
+    )
+    r = ranked.c
+
+    def number(condition: Any) -> Any:
+        return func.sum(case((condition, 1), else_=0))
+
+    rows = connection.execute(
+        select(
+            r.job_order_id,
+            r.operation,
+            number(r.first == 1),
+            func.count(),
+            number((r.first == 1) & (r.result == "PASS")),
+            number((r.first == 1) & (r.result == "ERROR")),
+            number((r.last == 1) & (r.result == "PASS")),
+            number((r.last == 1) & (r.result == "FAIL")),
+            number(r.first == 2),
+            number((r.last == 1) & (r.result == "PASS") & (r.first > 1)),
+        )
+        .group_by(r.job_order_id, r.operation)
+        .order_by(r.job_order_id, r.operation)
+    )
+    return [UnitCounts(row[0], row[1], *(int(value) for value in row[2:])) for row in rows]
+
+
+_ATTEMPT = tuple(unit_attempt.c[name] for name in AttemptRow.__slots__)
+_PACKAGE = tuple(package.c[name] for name in PackageRow.__slots__ if name != "history")
+_LEDGER = tuple(ledger.c[name] for name in LedgerRow.__slots__)
+
+
+def units(connection: Connection, limit: int) -> list[AttemptRow]:
+    """Return the latest attempts at any unit, newest first."""
+    a = unit_attempt.c
+    rows = connection.execute(select(*_ATTEMPT).order_by(a.ended_at.desc(), a.node_id, a.seq.desc()).limit(limit))
+    return [AttemptRow(*row) for row in rows]
+
+
+def unit(connection: Connection, name: str) -> UnitRecord | None:
+    """Return everything about the unit with this EID, ICCID or serial number, or None."""
+    eid = _eid_of(connection, name)
+    by_unit = unit_attempt.c.eid == eid if eid else unit_attempt.c.sn == name
+    order = (unit_attempt.c.started_at, unit_attempt.c.node_id, unit_attempt.c.seq)
+    attempts = tuple(AttemptRow(*row) for row in connection.execute(select(*_ATTEMPT).where(by_unit).order_by(*order)))
+    known = connection.execute(_chip, {"eid": eid}).one_or_none()
+    if known is None and not attempts:
+        return None
+    return UnitRecord(
+        eid=eid,
+        sns=tuple(dict.fromkeys(attempt.sn for attempt in attempts if attempt.sn)),
+        clean_to_ship_at=None if known is None else known.clean_to_ship_at,
+        packages=tuple(_packages(connection, eid)),
+        attempts=attempts,
+    )
+
+
+def _eid_of(connection: Connection, name: str) -> str:
+    """Return the EID behind a name, "" when no eUICC is known by it."""
+    if connection.execute(_chip, {"eid": name}).one_or_none() is not None:
+        return name
+    by_iccid = connection.execute(select(package.c.eid).where(package.c.iccid == name)).scalar()
+    if by_iccid is not None:
+        return str(by_iccid)
+    a = unit_attempt.c
+    seen = select(a.eid).where(or_(a.sn == name, a.eid == name), a.eid != "").order_by(a.ended_at.desc()).limit(1)
+    return str(connection.execute(seen).scalar() or "")
+
+
+def _packages(connection: Connection, eid: str) -> Iterator[PackageRow]:
+    of_chip = package.c.eid == eid
+    history: dict[str, list[LedgerRow]] = defaultdict(list)
+    steps = select(ledger.c.package_id, *_LEDGER).join(package).where(of_chip).order_by(ledger.c.entry)
+    for package_id, *step in connection.execute(steps):
+        history[package_id].append(LedgerRow(*step))
+    for row in connection.execute(select(*_PACKAGE).where(of_chip).order_by(package.c.package_id)):
+        yield PackageRow(**dict(row._mapping), history=tuple(history[row.package_id]))
+
+
+def jobs(connection: Connection, line: str) -> list[Job]:
+    """Return the newest version of every job order of a line, by id."""
+    newest = (
+        select(job_order.c.job_order_id, func.max(job_order.c.version).label("version"))
+        .group_by(job_order.c.job_order_id)
+        .subquery()
+    )
+    same = (job_order.c.job_order_id == newest.c.job_order_id) & (job_order.c.version == newest.c.version)
+    rows = select(job_order.c.body).join(newest, same).where(job_order.c.line == line)
+    return [_job.decode(body) for body in connection.execute(rows.order_by(job_order.c.job_order_id)).scalars()]
+
+
+def parked_rows(connection: Connection, limit: int) -> list[ParkedRow]:
+    """Return the latest refused events, newest first."""
+    columns = [parked.c[name] for name in ParkedRow.__slots__]
+    return [
+        ParkedRow(*row) for row in connection.execute(select(*columns).order_by(parked.c.number.desc()).limit(limit))
+    ]
+
+
+def results(connection: Connection, smdp_oid: str, start: datetime, end: datetime) -> list[ResultRow]:
+    """Return the packages of one SM-DPf whose latest result was taken in [start, end), with that result."""
+    r = package_result.c
+    rank = func.row_number().over(partition_by=r.package_id, order_by=r.revision.desc()).label("rank")
+    m = select(package_result, rank).where(r.revision.is_not(None)).subquery().c
+    p = package.c
+    rows = connection.execute(
+        select(p.package_id, p.eid, p.iccid, p.transaction_id, p.state, p.spent)
+        .add_columns(m.reason, m.pir, m.node_id, m.head_id, m.started_at, m.ended_at, m.taken_at)
+        .join_from(package, m.rank.table, (m.package_id == p.package_id) & (m.rank == 1))
+        .where(p.smdp_oid == smdp_oid, m.taken_at >= utc_ms_text(start), m.taken_at < utc_ms_text(end))
+        .order_by(m.taken_at, p.package_id)
+    )
+    return [ResultRow(*row) for row in rows]

@@ -1,0 +1,301 @@
+"""Who may load what: claims, the word "sent", releases and leases.
+
+A claim gives one attempt every loadable package of one chip for one SKU and region, all or none. It is idempotent:
+an attempt that holds packages gets the same ones again. A package that was sent, and whose result is not known, is
+never handed out: it comes back as `unresolved`, for any head to read the chip it belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, exists, select
+
+from ifpp.errors import CustodyError, ServiceError, SupplyError
+from ifpp.model.clock import utc_ms_text
+from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest
+from ifpp.model.states import PackageState
+from ifpp.store.ledger import Step, lock_package, take
+from ifpp.store.schema import chain, chip, claim, package, reading, unit_attempt
+
+S = PackageState
+_Package = Row[Any]
+
+_MAX_LEASE_S = 7 * 24 * 3600  # an offline shift is served from claims made in advance
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+_CLAIM_FIELDS = ("attempt_id", "eid", "sku", "region", "station_id", "head_id")
+_OPEN = (S.SENT, S.UNKNOWN)
+
+_chip = select(chip.c.eid, chip.c.certificate, chip.c.chain_id, chip.c.clean_to_ship_at).where(
+    chip.c.eid == bindparam("eid")
+)
+_lock_chip = _chip.with_for_update()
+_packages = select(package).where(package.c.eid == bindparam("eid")).order_by(package.c.package_id).with_for_update()
+_chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
+_attempt = select(claim).where(claim.c.attempt_id == bindparam("attempt_id"))
+_lock_attempt = _attempt.with_for_update()
+_told = select(reading.c.package_id).where(reading.c.attempt_id == bindparam("attempt_id"))
+_reported = select(exists().where(unit_attempt.c.transaction_id == bindparam("attempt_id")))
+_of_attempt = (
+    select(package.c.package_id, package.c.revision, package.c.node_id)
+    .where(package.c.attempt_id == bindparam("attempt_id"), package.c.state == S.CLAIMED)
+    .order_by(package.c.package_id)
+    .with_for_update()
+)
+_lapsed = (
+    select(package.c.package_id, package.c.revision)
+    .where(package.c.state == S.CLAIMED, package.c.lease_until <= bindparam("now"))
+    .order_by(package.c.package_id)
+    .with_for_update(skip_locked=True)
+)
+
+
+def claim_packages(connection: Connection, request: ClaimRequest, now: datetime) -> Claim:
+    """Claim the packages of one chip (see the module); the caller commits.
+
+    Raises SupplyError (EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.*, UNIT.ALREADY_LOADED) and ServiceError
+    STORE.REFUSED for an attempt id that was used for something else or has ended.
+    """
+    _check_request(request)
+    owner = connection.execute(_lock_chip, {"eid": request.eid}).one_or_none()
+    if owner is None:
+        raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=request.eid)
+    known = _check_attempt(connection, request)
+    packages = connection.execute(_packages, {"eid": request.eid}).all()
+    unresolved = [row for row in packages if row.state in _OPEN]
+    ordered = [row for row in packages if (row.sku, row.region) == (request.sku, request.region)]
+    at = utc_ms_text(now)
+    held = [row for row in ordered if row.state == S.CLAIMED and row.attempt_id == request.attempt_id]
+    lease_until = utc_ms_text(now + timedelta(seconds=request.lease_s))
+    if held:
+        granted, lease_until = held, held[0].lease_until
+    else:
+        granted = [row for row in ordered if _loadable(row, request, at)]
+        if not unresolved:
+            _check_supply(connection, request, owner, ordered, granted, at)
+        take(connection, _claim_steps(granted, request, at, lease_until))
+    _remember(connection, request, known, unresolved, at)
+    certificates = connection.execute(_chain, {"chain_id": owner.chain_id}).scalars()
+    return Claim(
+        attempt_id=request.attempt_id,
+        eid=request.eid,
+        lease_until=lease_until,
+        euicc_certificate_b64=_base64(owner.certificate),
+        eum_chain_b64=[_base64(certificate) for certificate in certificates],
+        packages=[_claimed(row, S.CLAIMED) for row in granted],
+        unresolved=[_claimed(row, S(row.state)) for row in unresolved],
+        installed=[_claimed(row, S.INSTALLED) for row in packages if row.state == S.INSTALLED],
+    )
+
+
+def mark_sent(connection: Connection, package_id: str, attempt_id: str, station_id: str, now: datetime) -> None:
+    """Write that the first byte that can spend the key is about to leave; idempotent for the attempt.
+
+    Raises SupplyError BPP.NOT_FOUND, CustodyError CUSTODY.TRANSITION when the package is not this attempt's.
+    """
+    _check_names(package_id, attempt_id, station_id)
+    row = connection.execute(lock_package, {"package_id": package_id}).one_or_none()
+    if row is None:
+        raise SupplyError("BPP.NOT_FOUND", "there is no such package", where=package_id[:64])
+    state = S(row.state)
+    holder = connection.execute(_attempt, {"attempt_id": attempt_id}).one_or_none()
+    if (
+        row.attempt_id != attempt_id
+        or holder is None
+        or holder.station_id != station_id
+        or state not in (S.CLAIMED, S.SENT)
+    ):
+        detail = f"the package is {state} and not leased to this attempt of {station_id[:64]}"
+        raise CustodyError("CUSTODY.TRANSITION", detail, where=package_id)
+    if state is S.CLAIMED:
+        sent = Step(
+            package_id, row.revision + 1, S.SENT, utc_ms_text(now), station_id, holder.head_id, attempt_id=attempt_id
+        )
+        take(connection, [sent])
+
+
+def release(connection: Connection, attempt_id: str, station_id: str, now: datetime) -> int:
+    """End an attempt that sent nothing: its claimed packages are free again; return how many. Idempotent.
+
+    The attempt id can never claim again, also when the release overtakes the claim. Raises CustodyError
+    CUSTODY.TRANSITION when the attempt is another station's.
+    """
+    _check_names(attempt_id, station_id)
+    at = utc_ms_text(now)
+    known = connection.execute(_lock_attempt, {"attempt_id": attempt_id}).one_or_none()
+    if known is None:
+        tombstone = dict.fromkeys(("sku", "region", "head_id"), "")
+        values = tombstone | {"attempt_id": attempt_id, "station_id": station_id, "at": at, "released_at": at}
+        connection.execute(claim.insert(), [values])
+        return 0
+    if known.station_id != station_id:
+        raise CustodyError("CUSTODY.TRANSITION", f"the attempt belongs to {known.station_id}", where=attempt_id)
+    rows = connection.execute(_of_attempt, {"attempt_id": attempt_id}).all()
+    free = [
+        Step(row.package_id, row.revision + 1, S.AVAILABLE, at, station_id, known.head_id, detail="released")
+        for row in rows
+    ]
+    take(connection, free)
+    if known.released_at is None:
+        connection.execute(claim.update().where(claim.c.attempt_id == attempt_id).values(released_at=at))
+    return len(free)
+
+
+def expire_leases(connection: Connection, now: datetime) -> int:
+    """Free every claimed package whose lease has run out; return how many. Sent packages have no lease."""
+    at = utc_ms_text(now)
+    rows = connection.execute(_lapsed, {"now": at}).all()
+    take(
+        connection,
+        [Step(row.package_id, row.revision + 1, S.AVAILABLE, at, "store", detail="lease ran out") for row in rows],
+    )
+    return len(rows)
+
+
+# ---- inside -----------------------------------------------------------------------------------------
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ServiceError("STORE.REFUSED", f"not an identifier: {name[:40]!r}")
+
+
+def _check_request(request: ClaimRequest) -> None:
+    _check_names(request.attempt_id, request.eid, request.sku, request.region, request.station_id, request.head_id)
+    if not 1 <= request.lease_s <= _MAX_LEASE_S:
+        raise ServiceError("STORE.REFUSED", f"a lease of {request.lease_s} s is not possible", where=request.attempt_id)
+
+
+def _check_attempt(connection: Connection, request: ClaimRequest) -> bool:
+    """Return whether the attempt is known; refuse one that ended or asked for something else before."""
+    names = {"attempt_id": request.attempt_id}
+    if connection.execute(_reported, names).scalar():
+        raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
+    known = connection.execute(_lock_attempt, names).one_or_none()
+    if known is None:
+        return False
+    if known.released_at is not None:
+        raise ServiceError("STORE.REFUSED", "this attempt was released", where=request.attempt_id)
+    before = (known.eid, known.sku, known.region, known.station_id, known.head_id)
+    if before != (request.eid, request.sku, request.region, request.station_id, request.head_id):
+        raise ServiceError("STORE.REFUSED", "this attempt id was used for another claim", where=request.attempt_id)
+    return True
+
+
+def _expired(row: _Package, at: str) -> bool:
+    return row.expires_at is not None and row.expires_at <= at
+
+
+def _taken(row: _Package, request: ClaimRequest, at: str) -> bool:
+    """Whether another head works with this package; a head that starts anew gives up what it held before."""
+    same_head = (row.node_id, row.head_id) == (request.station_id, request.head_id)
+    return row.state == S.CLAIMED and row.lease_until > at and not same_head
+
+
+def _loadable(row: _Package, request: ClaimRequest, at: str) -> bool:
+    if _expired(row, at):
+        return False
+    usable = row.state == S.AVAILABLE or (row.state == S.FAILED and not row.spent)
+    return usable or (row.state == S.CLAIMED and not _taken(row, request, at))
+
+
+def _check_supply(
+    connection: Connection,
+    request: ClaimRequest,
+    owner: _Package,
+    ordered: Sequence[_Package],
+    granted: Sequence[_Package],
+    at: str,
+) -> None:
+    """Say why there is nothing to load. Everything installed and not yet sealed is no error: the claim is empty."""
+    if owner.clean_to_ship_at is not None:
+        raise SupplyError("UNIT.ALREADY_LOADED", f"clean to ship since {owner.clean_to_ship_at}", where=request.eid)
+    if any(_taken(row, request, at) for row in ordered):
+        raise SupplyError("BPP.TAKEN", "claimed by another head", where=request.eid)
+    if granted:
+        return
+    if not ordered:
+        raise _nothing_ordered(connection, request)
+    if any(_expired(row, at) and row.state in (S.AVAILABLE, S.CLAIMED, S.FAILED) and not row.spent for row in ordered):
+        raise SupplyError("BPP.EXPIRED", "no package of this chip is valid any more", where=request.eid)
+    installed = {row.profile_type for row in ordered if row.state == S.INSTALLED}
+    spent = {row.profile_type for row in ordered if row.state == S.FAILED}
+    if not installed or spent - installed:
+        raise SupplyError("BPP.EXHAUSTED", f"{len(ordered)} packages, none can be loaded", where=request.eid)
+
+
+def _nothing_ordered(connection: Connection, request: ClaimRequest) -> SupplyError:
+    of_sku = exists().where(package.c.sku == request.sku)
+    if not connection.execute(select(of_sku)).scalar():
+        return SupplyError("SKU.UNKNOWN", "no package was delivered for it", where=request.sku)
+    if not connection.execute(select(of_sku.where(package.c.region == request.region))).scalar():
+        return SupplyError("REGION.UNKNOWN", f"no package of {request.sku} was delivered for it", where=request.region)
+    return SupplyError("BPP.NOT_FOUND", f"none for {request.sku} in {request.region}", where=request.eid)
+
+
+def _claim_steps(granted: Sequence[_Package], request: ClaimRequest, at: str, lease_until: str) -> list[Step]:
+    steps = []
+    for row in granted:
+        revision = row.revision
+        if row.state == S.CLAIMED:
+            revision += 1
+            why = "lease ran out" if row.lease_until <= at else "the head started anew"
+            steps.append(
+                Step(row.package_id, revision, S.AVAILABLE, at, request.station_id, request.head_id, detail=why)
+            )
+        steps.append(
+            Step(
+                row.package_id,
+                revision + 1,
+                S.CLAIMED,
+                at,
+                request.station_id,
+                request.head_id,
+                attempt_id=request.attempt_id,
+                lease_until=lease_until,
+            )
+        )
+    return steps
+
+
+def _remember(
+    connection: Connection, request: ClaimRequest, known: bool, unresolved: Sequence[_Package], at: str
+) -> None:
+    """Keep the attempt, and which sendings it was told to read from the chip."""
+    told: set[str] = set()
+    if known:
+        told.update(connection.execute(_told, {"attempt_id": request.attempt_id}).scalars())
+    else:
+        values = {name: getattr(request, name) for name in _CLAIM_FIELDS}
+        connection.execute(claim.insert(), [values | {"at": at}])
+    rows = [
+        {"attempt_id": request.attempt_id, "package_id": row.package_id, "revision": row.revision}
+        for row in unresolved
+        if row.package_id not in told
+    ]
+    if rows:
+        connection.execute(reading.insert(), rows)
+
+
+def _claimed(row: _Package, state: PackageState) -> ClaimedPackage:
+    return ClaimedPackage(
+        package_id=row.package_id,
+        iccid=row.iccid,
+        profile_type=row.profile_type,
+        smdp_oid=row.smdp_oid,
+        transaction_id=row.transaction_id,
+        otk_id=row.otk_id,
+        state=state.value,
+        bpp_sha256=row.bpp_sha256,
+        bytes=row.bpp_bytes,
+        prepare_download_b64=_base64(row.prepare_download),
+    )
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()

@@ -1,0 +1,221 @@
+"""The factory database as the store, the supervisor and the command line use it: one object, many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, select, text
+
+from ifpp.errors import CustodyError, IfppError
+from ifpp.model.clock import utc_ms_text
+from ifpp.model.messages import Claim, ClaimRequest, Job
+from ifpp.store import books, claims, events
+from ifpp.store.database import Database
+from ifpp.store.intake import Intake
+from ifpp.store.records import (
+    AttemptRow,
+    BalanceRow,
+    BatchRow,
+    ChipRow,
+    ParkedRow,
+    ReceivedEvent,
+    ResultRow,
+    TakeResult,
+    UnitCounts,
+    UnitRecord,
+)
+from ifpp.store.rules import prepare
+from ifpp.store.schema import line_lease
+
+
+class Factory:
+    """Open with `Factory.open`. Methods block for one short transaction and may be called from any thread.
+
+    Every method raises ServiceError DATABASE.UNREACHABLE when the database does not answer: then nothing of the call
+    is in it, or, when the connection broke during the commit, all of it; every writing method may be repeated.
+    """
+
+    def __init__(self, database: Database, factory_id: str) -> None:
+        self._database = database
+        self.factory_id = factory_id
+
+    @classmethod
+    def open(cls, url: str, *, busy_timeout_s: float = 5.0) -> Factory:
+        """Open a factory database (`sqlite:///path` or `postgresql://…`) and make its tables when it is new.
+
+        Raises SettingsError for a bad URL, CustodyError CUSTODY.SCHEMA_NEWER, ServiceError DATABASE.UNREACHABLE.
+        """
+        database = Database(url, busy_timeout_s)
+        try:
+            with database.write() as connection:
+                factory_id = prepare(connection, utc_ms_text(datetime.now(UTC)))
+        except IfppError:
+            database.close()
+            raise
+        return cls(database, factory_id)
+
+    def close(self) -> None:
+        """Give up the connections; the database needs no farewell."""
+        self._database.close()
+
+    def ping(self) -> None:
+        """Return when the database answers."""
+        with self._database.read() as connection:
+            connection.execute(text("SELECT 1"))
+
+    # ---- deliveries -------------------------------------------------------------------------------
+
+    @contextmanager
+    def intake(self, kind: str, name: str, sha256: str, now: datetime) -> Iterator[Intake]:
+        """Take one verified file in: all of it when the block ends, nothing when it raises.
+
+        `kind` is free ("esed", "esbpp", "job"), `sha256` the digest of the whole file in hex. Raises IntakeError
+        INTAKE.DUPLICATE for a file that was imported before, INTAKE.REJECTED listing every bad item.
+        """
+        with self._database.write() as connection:
+            intake = Intake(connection, kind, name, sha256, utc_ms_text(now))
+            yield intake
+            intake.finish()
+
+    def chip(self, eid: str) -> ChipRow | None:
+        """Return the certificates and one-time keys of one eUICC, or None."""
+        with self._database.read() as connection:
+            return books.chip_row(connection, eid)
+
+    def batches(self) -> list[BatchRow]:
+        """Return every imported file, oldest first."""
+        with self._database.read() as connection:
+            return books.batches(connection)
+
+    # ---- packages ---------------------------------------------------------------------------------
+
+    def claim(self, request: ClaimRequest, now: datetime) -> Claim:
+        """Give one attempt the packages of one chip for a SKU and region; see `ifpp.store.claims`.
+
+        An answer with nothing to load and nothing unresolved says: all are installed, only the sealing is missing.
+        Raises SupplyError EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.NOT_FOUND, BPP.EXHAUSTED, BPP.EXPIRED,
+        BPP.TAKEN, UNIT.ALREADY_LOADED; ServiceError STORE.REFUSED for an attempt id that has ended or differs.
+        """
+        with self._database.write() as connection:
+            return claims.claim_packages(connection, request, now)
+
+    def package_bytes(self, sha256: str) -> bytes:
+        """Return one package byte for byte; raises SupplyError BPP.NOT_FOUND."""
+        with self._database.read() as connection:
+            return books.package_content(connection, sha256)
+
+    def mark_sent(self, package_id: str, attempt_id: str, station_id: str, now: datetime) -> None:
+        """Write, before it leaves, that the first byte that can spend the key leaves. Idempotent.
+
+        Raises SupplyError BPP.NOT_FOUND, CustodyError CUSTODY.TRANSITION when the lease is not this attempt's: then
+        nothing may be sent.
+        """
+        with self._database.write() as connection:
+            claims.mark_sent(connection, package_id, attempt_id, station_id, now)
+
+    def release(self, attempt_id: str, station_id: str, now: datetime) -> int:
+        """Free what an attempt claimed and did not send; return how many packages. Idempotent."""
+        with self._database.write() as connection:
+            return claims.release(connection, attempt_id, station_id, now)
+
+    def expire_leases(self, now: datetime) -> int:
+        """Free every claimed package whose lease has run out; return how many. Never touches a sent one."""
+        with self._database.write() as connection:
+            return claims.expire_leases(connection, now)
+
+    # ---- events -----------------------------------------------------------------------------------
+
+    def take_events(self, received: Sequence[ReceivedEvent], now: datetime) -> list[TakeResult]:
+        """Store events and settle what they say in one transaction; when it returns, all may be acknowledged.
+
+        Each (node_id, seq) counts once. Another event under a taken seq is rejected with CUSTODY.SEQ_CONFLICT, one
+        that breaks the contract or the ledger's rules with CUSTODY.EVENT_REFUSED: both are parked, the others go
+        through. A repeated rejected event is rejected again in the same words. `through` is the highest seq up to
+        which every event is stored or parked; the first of a node is 1.
+        """
+        with self._database.write() as connection:
+            return events.take_events(connection, received, now)
+
+    def park(self, node_id: str, body: bytes, text: str, now: datetime) -> None:
+        """Keep a document whose envelope cannot be read, and why; nothing is acknowledged by that."""
+        with self._database.write() as connection:
+            events.park_unreadable(connection, node_id, body, text, utc_ms_text(now))
+
+    def parked(self, limit: int = 100) -> list[ParkedRow]:
+        """Return the latest refused events, newest first."""
+        with self._database.read() as connection:
+            return books.parked_rows(connection, limit)
+
+    # ---- the line ---------------------------------------------------------------------------------
+
+    def acquire_line(self, line: str, owner: str, ttl_s: float, now: datetime) -> int:
+        """Take or renew the right to run a line; return its epoch, which grows with every new tenure.
+
+        `owner` is one process, not one machine. Raises CustodyError CUSTODY.LINE_TAKEN while another one holds it.
+        """
+        at, until = utc_ms_text(now), utc_ms_text(now + timedelta(seconds=ttl_s))
+        with self._database.write() as connection:
+            lease = _lease(connection, line)
+            if lease is None:
+                row = {"line": line, "owner": owner, "epoch": 1, "expires_at": until}
+                connection.execute(line_lease.insert(), [row])
+                return 1
+            held_by, epoch, expires_at = lease
+            running = expires_at > at
+            if running and held_by != owner:
+                raise CustodyError("CUSTODY.LINE_TAKEN", f"{held_by} runs it until {expires_at}", where=line)
+            epoch += 0 if running else 1
+            change = line_lease.update().where(line_lease.c.line == line)
+            connection.execute(change.values(owner=owner, epoch=epoch, expires_at=until))
+            return epoch
+
+    def release_line(self, line: str, owner: str, now: datetime) -> None:
+        """Give a line back, so that the next supervisor need not wait; nothing happens when another one holds it."""
+        with self._database.write() as connection:
+            mine = (line_lease.c.line == line, line_lease.c.owner == owner)
+            connection.execute(line_lease.update().where(*mine).values(expires_at=utc_ms_text(now)))
+
+    def jobs(self, line: str) -> list[Job]:
+        """Return the newest version of every job order of a line."""
+        with self._database.read() as connection:
+            return books.jobs(connection, line)
+
+    # ---- the books --------------------------------------------------------------------------------
+
+    def balance(self) -> list[BalanceRow]:
+        """Return the mass balance per SKU, region and SM-DPf."""
+        with self._database.read() as connection:
+            return books.balance(connection)
+
+    def audit(self) -> list[str]:
+        """Prove the books against each other; return every discrepancy in words, empty when all holds."""
+        with self._database.read() as connection:
+            return books.audit(connection)
+
+    def unit_counts(self) -> list[UnitCounts]:
+        """Return exact unit figures per job order and operation."""
+        with self._database.read() as connection:
+            return books.unit_counts(connection)
+
+    def units(self, limit: int = 100) -> list[AttemptRow]:
+        """Return the latest attempts at any unit, newest first."""
+        with self._database.read() as connection:
+            return books.units(connection, limit)
+
+    def unit(self, name: str) -> UnitRecord | None:
+        """Return packages, ledger and attempts of the unit with this EID, ICCID or serial number, or None."""
+        with self._database.read() as connection:
+            return books.unit(connection, name)
+
+    def results(self, smdp_oid: str, start: datetime, end: datetime) -> list[ResultRow]:
+        """Return what a Profile Loading Report over [start, end) says: packages with their latest result."""
+        with self._database.read() as connection:
+            return books.results(connection, smdp_oid, start, end)
+
+
+def _lease(connection: Connection, line: str) -> tuple[str, int, str] | None:
+    columns = select(line_lease.c.owner, line_lease.c.epoch, line_lease.c.expires_at)
+    row = connection.execute(columns.where(line_lease.c.line == line).with_for_update()).one_or_none()
+    return None if row is None else (row.owner, row.epoch, row.expires_at)

@@ -1,0 +1,101 @@
+"""Steps of packages: the one function through which a package changes, and the reading of its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select
+
+from ifpp.errors import CustodyError
+from ifpp.model.states import PackageState
+from ifpp.store.schema import package
+
+_STEP = (
+    package.update()
+    .where(package.c.package_id == bindparam("b_package_id"), package.c.revision == bindparam("b_revision"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "state",
+                "spent",
+                "revision",
+                "attempt_id",
+                "lease_until",
+                "changed_at",
+                "node_id",
+                "head_id",
+                "event_id",
+                "detail",
+            )
+        }
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A package as the rules need it."""
+
+    package_id: str
+    eid: str
+    iccid: str
+    bpp_sha256: str
+    state: PackageState
+    spent: bool
+    revision: int
+    attempt_id: str | None
+
+
+HELD = (
+    package.c.package_id,
+    package.c.eid,
+    package.c.iccid,
+    package.c.bpp_sha256,
+    package.c.state,
+    package.c.spent,
+    package.c.revision,
+    package.c.attempt_id,
+)
+
+
+def held_of(row: Row[Any]) -> Held:
+    """Return a row of the columns HELD as a value."""
+    return Held(**dict(row._mapping) | {"state": PackageState(row.state)})
+
+
+lock_package = select(*HELD).where(package.c.package_id == bindparam("package_id")).with_for_update()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step to take: `revision` is the package's new one, `attempt_id` who holds it from then on."""
+
+    package_id: str
+    revision: int
+    state: PackageState
+    changed_at: str
+    node_id: str
+    head_id: str = ""
+    attempt_id: str | None = None
+    lease_until: str | None = None
+    spent: bool = False
+    event_id: str = ""
+    detail: str = ""
+
+
+def take(connection: Connection, steps: Sequence[Step]) -> None:
+    """Take the steps in order; the database checks each and writes its ledger row.
+
+    Raises CustodyError CUSTODY.TRANSITION when a package has moved since it was read; a step that the database
+    forbids comes out as its IntegrityError (see `Database.write`).
+    """
+    if not steps:
+        return
+    rows = [asdict(step) | {"b_package_id": step.package_id, "b_revision": step.revision - 1} for step in steps]
+    for row in rows:
+        del row["package_id"]
+    if connection.execute(_STEP, rows).rowcount != len(rows):
+        raise CustodyError("CUSTODY.TRANSITION", "a package moved while it was being settled")

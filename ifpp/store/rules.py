@@ -1,0 +1,147 @@
+"""Rules the database itself enforces, for SQLite and PostgreSQL, and the making of a new database.
+
+A package changes by a step and by nothing else: its identity is fixed, `revision` grows by one, and (old state, new
+state) must stand in `package_transition` (FAILED -> CLAIMED only while the one-time key is not spent). The database
+writes the ledger row of every step itself, so that no step can be forgotten. History is never changed nor deleted.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from sqlalchemy import DDL, Connection, MetaData, event, inspect, select, text
+
+from ifpp.errors import CustodyError, SettingsError
+from ifpp.model.states import PACKAGE_TRANSITIONS, PackageState
+from ifpp.store.schema import IDENTITY, meta, metadata, package_transition
+
+SCHEMA_VERSION = 1
+
+_CREATE_LOCK = 0x69667070  # "ifpp": PostgreSQL advisory lock while tables are made
+
+_KEPT = (
+    "package_transition",
+    "ledger",
+    "event",
+    "parked",
+    "package_result",
+    "package_bytes",
+    "batch",
+    "batch_total",
+    "batch_count",
+    "chain",
+    "info2",
+    "otk",
+)
+_FORBIDDEN_STEP = (
+    "NEW.revision <> OLD.revision + 1 OR NOT EXISTS (SELECT 1 FROM package_transition t "
+    "WHERE t.from_state = OLD.state AND t.to_state = NEW.state AND NOT (t.unspent_only AND OLD.spent))"
+)
+_ENTRY = (
+    "INSERT INTO ledger "
+    "(package_id, revision, from_state, to_state, at, node_id, head_id, attempt_id, event_id, detail) VALUES "
+    "(NEW.package_id, NEW.revision, {old_state}, NEW.state, NEW.changed_at, NEW.node_id, NEW.head_id, "
+    "coalesce(NEW.attempt_id, {old_attempt}, ''), NEW.event_id, NEW.detail);"
+)
+_BIRTH_ENTRY = _ENTRY.format(old_state="''", old_attempt="NULL")
+_STEP_ENTRY = _ENTRY.format(old_state="OLD.state", old_attempt="OLD.attempt_id")
+_BAD_BIRTH = "NEW.state <> 'AVAILABLE' OR NEW.revision <> 0"
+_SAY_BIRTH = "a package comes into the books AVAILABLE"
+_SAY_STEP = "this package may not take this step"
+_SAY_IDENTITY = "the identity of a package never changes"
+_SAY_KEPT = "history is neither changed nor deleted"
+
+
+def _sqlite_rules() -> list[str]:
+    def refuse(name: str, when: str, table: str, condition: str, say: str) -> str:
+        return (
+            f"CREATE TRIGGER {name} BEFORE {when} ON {table} {condition and f'WHEN {condition}'} "
+            f"BEGIN SELECT RAISE(ABORT, '{say}'); END"
+        )
+
+    rules = [
+        refuse("package_birth", "INSERT", "package", _BAD_BIRTH, _SAY_BIRTH),
+        refuse("package_step", "UPDATE", "package", _FORBIDDEN_STEP, _SAY_STEP),
+        refuse("package_identity", f"UPDATE OF {', '.join(IDENTITY)}", "package", "", _SAY_IDENTITY),
+        refuse("package_kept", "DELETE", "package", "", _SAY_KEPT),
+        refuse("package_transition_fixed", "INSERT", "package_transition", "", _SAY_KEPT),
+        f"CREATE TRIGGER package_born AFTER INSERT ON package BEGIN {_BIRTH_ENTRY} END",
+        f"CREATE TRIGGER package_entry AFTER UPDATE ON package BEGIN {_STEP_ENTRY} END",
+    ]
+    for table in _KEPT:
+        rules.append(refuse(f"{table}_unchanged", "UPDATE", table, "", _SAY_KEPT))
+        rules.append(refuse(f"{table}_undeleted", "DELETE", table, "", _SAY_KEPT))
+    return rules
+
+
+def _postgresql_rules() -> list[str]:
+    def function(name: str, body: str) -> str:
+        return (
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $rule$ BEGIN {body} RETURN NEW; END $rule$"
+        )
+
+    def refuse(say: str) -> str:
+        return f"RAISE EXCEPTION '{say}' USING ERRCODE = 'check_violation';"
+
+    def trigger(name: str, when: str, table: str, called: str, each: str = "ROW") -> str:
+        return f"CREATE TRIGGER {name} {when} ON {table} FOR EACH {each} EXECUTE FUNCTION {called}()"
+
+    rules = [
+        function("ifpp_birth", f"IF {_BAD_BIRTH} THEN {refuse(_SAY_BIRTH)} END IF;"),
+        function("ifpp_step", f"IF {_FORBIDDEN_STEP} THEN {refuse(_SAY_STEP)} END IF;"),
+        function("ifpp_identity", refuse(_SAY_IDENTITY)),
+        function("ifpp_kept", refuse(_SAY_KEPT)),
+        function("ifpp_born", _BIRTH_ENTRY),
+        function("ifpp_entry", _STEP_ENTRY),
+        trigger("package_birth", "BEFORE INSERT", "package", "ifpp_birth"),
+        trigger("package_step", "BEFORE UPDATE", "package", "ifpp_step"),
+        trigger("package_identity", f"BEFORE UPDATE OF {', '.join(IDENTITY)}", "package", "ifpp_identity"),
+        trigger("package_kept", "BEFORE DELETE", "package", "ifpp_kept"),
+        trigger("package_cut", "BEFORE TRUNCATE", "package", "ifpp_kept", "STATEMENT"),
+        trigger("package_transition_fixed", "BEFORE INSERT", "package_transition", "ifpp_kept"),
+        trigger("package_born", "AFTER INSERT", "package", "ifpp_born"),
+        trigger("package_entry", "AFTER UPDATE", "package", "ifpp_entry"),
+    ]
+    for table in _KEPT:
+        rules.append(trigger(f"{table}_kept", "BEFORE UPDATE OR DELETE", table, "ifpp_kept"))
+        rules.append(trigger(f"{table}_cut", "BEFORE TRUNCATE", table, "ifpp_kept", "STATEMENT"))
+    return rules
+
+
+def _fill_transitions(_target: MetaData, connection: Connection, **_options: object) -> None:
+    """Write the transition table before its own rule closes it."""
+    rows = [
+        {"from_state": old, "to_state": new, "unspent_only": (old, new) == (PackageState.FAILED, PackageState.CLAIMED)}
+        for old, targets in PACKAGE_TRANSITIONS.items()
+        for new in targets
+    ]
+    connection.execute(package_transition.insert(), rows)
+
+
+event.listen(metadata, "after_create", _fill_transitions)
+for _dialect, _rules in (("sqlite", _sqlite_rules()), ("postgresql", _postgresql_rules())):
+    for _rule in _rules:
+        event.listen(metadata, "after_create", DDL(_rule).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
+
+
+def prepare(connection: Connection, created_at: str) -> str:
+    """Make the tables of a new database, or check those of an old one; return the factory id.
+
+    Runs in one transaction; two processes may start at once. Raises CustodyError CUSTODY.SCHEMA_NEWER,
+    SettingsError for somebody else's database.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_LOCK})
+    if not inspect(connection).has_table(meta.name):
+        metadata.create_all(connection, checkfirst=False)
+        facts = {"schema_version": str(SCHEMA_VERSION), "factory_id": str(uuid4()), "created_at": created_at}
+        connection.execute(meta.insert(), [{"key": key, "value": value} for key, value in facts.items()])
+    found = {row.key: row.value for row in connection.execute(select(meta.c.key, meta.c.value))}
+    where = connection.engine.url.render_as_string(hide_password=True)
+    if "schema_version" not in found or "factory_id" not in found:
+        raise SettingsError("SETTINGS.INVALID", "this is not a factory database", where=where)
+    version = int(found["schema_version"])
+    if version > SCHEMA_VERSION:
+        detail = f"the database has schema version {version}, this ifpp knows {SCHEMA_VERSION}"
+        raise CustodyError("CUSTODY.SCHEMA_NEWER", detail, where=where)
+    return str(found["factory_id"])
