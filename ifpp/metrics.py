@@ -123,9 +123,9 @@ COMMIT_FAILURES = _series("supervisor", Kind.COUNTER, "ifpp_commit_failures_tota
 UNACKED_OLDEST_SECONDS = _series("supervisor", Kind.GAUGE, "ifpp_unacknowledged_oldest_seconds", "line",
     "How long the oldest received event has waited for its commit; 0 when there is none.", unit="seconds")
 PACKAGES = _series("supervisor", Kind.GAUGE, "ifpp_packages", "sku region smdp state",
-    "Packages in the factory ledger, by state.")
+    "Packages in the ledger of the whole factory, by state.")
 LINE_UNITS = _series("supervisor", Kind.GAUGE, "ifpp_line_units", "line verdict",
-    "Units of the line, exact from the database: units, passed, failed.")
+    "Units of the line's job orders, exact from the database: units, passed, failed.")
 STATIONS_ONLINE = _series("supervisor", Kind.GAUGE, "ifpp_stations_online", "line",
     "Stations of the line that say they are online.")
 LINE_EPOCH = _series("supervisor", Kind.GAUGE, "ifpp_line_epoch", "line",

@@ -28,15 +28,19 @@ class FakeClock:
         return sum(not future.done() for _, future in self._sleepers)
 
     async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._elapsed_s + max(seconds, 0.0), future))
+        self._sleepers.append((self._elapsed_s + seconds, future))
         await future
 
     def advance(self, seconds: float) -> None:
         """Move time on; callable from the event loop's thread only."""
         self._elapsed_s += seconds
-        due = sorted((at for at in self._sleepers if at[0] <= self._elapsed_s), key=lambda at: at[0])
-        self._sleepers = [at for at in self._sleepers if at[0] > self._elapsed_s]
+        now_s = self._elapsed_s + 1e-9  # sums of decimal fractions are not exact
+        due = sorted((at for at in self._sleepers if at[0] <= now_s), key=lambda at: at[0])
+        self._sleepers = [at for at in self._sleepers if at[0] > now_s]
         for _, future in due:
             if not future.done():
                 future.set_result(None)

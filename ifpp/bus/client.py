@@ -25,7 +25,7 @@ from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, pause, utc_ms_text
 from ifpp.model.messages import Online
 
-MAX_PAYLOAD = 256 * 1024
+MAX_PAYLOAD = 1024 * 1024
 _MAX_WAITING = 5000
 _MAX_IN_FLIGHT = 1000
 _FAREWELL_S = 1.0
@@ -148,7 +148,8 @@ class BusClient:
                 greeting.cancel()
                 reading.cancel()
         except* (aiomqtt.MqttError, ServiceError) as group:
-            log.warning("broker.lost", place=self._place, errors=group.exceptions)
+            errors = [error.__cause__ or error for error in group.exceptions]
+            log.warning("broker.lost", place=self._place, errors=errors)
         finally:
             was_up = self.connected
             self._connection = None

@@ -5,6 +5,8 @@ Good enough for the demo and nothing else. What it does otherwise than Mosquitto
 - MQTT 3.1.1 only: so does the bus client.
 - Whoever connects is sent the retained messages of everybody's subscriptions: the bus client drops what it did not
   subscribe to.
+- It walks its table of subscriptions while other clients change it, and drops whoever connects in that moment: see
+  `_Subscriptions`.
 - Nothing survives its end, and anonymous sessions are forgotten: stations and supervisor publish what is retained
   again on every connection, and events are acknowledged above MQTT.
 """
@@ -14,10 +16,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from collections.abc import Iterator
+from typing import Any
 
 from amqtt.broker import Broker
 
 from ifpp.log import configure
+
+
+class _Subscriptions(dict[str, Any]):
+    """Subscriptions by topic filter; may be changed by others during a walk."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self.keys()))
 
 
 async def serve(port: int) -> None:
@@ -29,6 +40,7 @@ async def serve(port: int) -> None:
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
     )
+    broker._subscriptions = _Subscriptions()  # amqtt 0.12.1, broker.py line 601; the dependency is pinned
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

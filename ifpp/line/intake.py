@@ -1,12 +1,12 @@
-"""Files that come to the factory: verified first, then taken in one transaction, or refused as a whole.
+"""Import of files: verified first, then taken in one transaction, or refused as a whole.
 
 Plan for a file (numbers reappear in the code):
   1. A file that is byte for byte one imported before is done: nothing happens.
-  2. The header says what the file is; its certificates hold.
+  2. Its first line says what the file is, its header holds: certificates above all.
   3. Every item holds by itself; every bad one is noted, also one that cannot be read.
-  4. The file is complete: trailer, count and digest hold. Any fault so far refuses the file.
-  5. The same bytes are read a second time and go into the store in one transaction; the store refuses what it has
-     already: EIDs, one-time keys, ICCIDs, transactions.
+  4. The file is whole: trailer, count and digest. Any fault so far refuses it.
+  5. The same bytes are read once more and go into the store in one transaction; the store refuses what it has
+     already: EIDs, one-time keys, ICCIDs, packages, transactions.
 
 One item is in memory at a time. The long part, 3, holds no lock: stations claim packages meanwhile.
 """
@@ -15,44 +15,27 @@ from __future__ import annotations
 
 import hashlib
 import io
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
-
-import msgspec
+from typing import Any
 
 from ifpp.errors import IfppError, IntakeError, SettingsError, VerificationError, WireError
-from ifpp.model.clock import parse_utc
-from ifpp.model.messages import Job
+from ifpp.line.incoming import Context, Incoming, kind_of
 from ifpp.store.factory import Factory
-from ifpp.store.intake import Intake
-from ifpp.store.records import BatchRow, ChipItem, ChipRow, PackageItem
 from ifpp.trust.chain import TrustStore
-from ifpp.trust.verify import ExpectedPackage, check_otk_list, check_package
-from ifpp.wire.bpp import parse_bpp
-from ifpp.wire.documents import (
-    DeliveryItem,
-    EsedItem,
-    read_delivery,
-    read_esed,
-    read_job_order,
-)
-from ifpp.wire.es10 import parse_info2
-from ifpp.wire.fpx import parse_otk_list, parse_prepare_download
 from ifpp.wire.jsonlines import MAX_LINE_BYTES
 
 MAX_LISTED = 100
 _PROGRESS_ITEMS = 100
 _READ_BYTES = 1 << 20
-_ITEM_FAULTS = frozenset({"INTAKE.FORMAT", "INTAKE.BAD_ID"})  # after these the next line can still be read
+_ITEM_FAULTS = frozenset({"INTAKE.FORMAT", "INTAKE.BAD_ID"})  # the next line may still be read after these
 
 Progress = Callable[[str, int], None]
-"""Called with the phase ("verify", "import") and the number of items done, every hundred items and at the end."""
+"""Called with the phase ("verify", "import") and the items done: every hundred items and at the end."""
 
 
 class IntakeOutcome(StrEnum):
@@ -60,7 +43,7 @@ class IntakeOutcome(StrEnum):
 
     IMPORTED = "IMPORTED"
     ALREADY_IMPORTED = "ALREADY_IMPORTED"
-    WOULD_IMPORT = "WOULD_IMPORT"  # a dry run: everything holds, nothing was kept
+    VERIFIED = "VERIFIED"  # a dry run: all holds, nothing was kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,198 +67,133 @@ def import_file(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> IntakeReport:
-    """Import eUICC data, a delivery or a job order (for `line`), recognised by its header; see the plan above.
+    """Import eUICC data, a delivery, or a job order for `line`; see the plan above.
 
-    A dry run does everything, the transaction included, and then rolls it back. Raises IntakeError for a refused file:
-    with the code of the fault when it is the whole file's, else INTAKE.REJECTED; `items` lists the first hundred bad
-    items, each with its code, line and ids. Nothing of a refused file is in the store. Raises SettingsError when the
-    file cannot be opened and ServiceError when the database does not answer.
+    A dry run does everything, the transaction included, and rolls it back. Raises IntakeError for a refused file: with
+    the fault's code when it is the whole file's, else INTAKE.REJECTED; `items` lists the first hundred bad items,
+    each with code, line and ids. Nothing of a refused file is in the store. Raises SettingsError when the file cannot
+    be opened, ServiceError when the database does not answer.
     """
     # way of a unit, step 1
+    context = Context(factory, trust_store, now, line)
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise SettingsError("SETTINGS.MISSING", f"cannot be opened ({error.strerror})", where=str(path)) from error
     with file:
-        task = _Import(file, path.name, factory, trust_store, now, line, progress or _silent)
-        return task.run(dry_run=dry_run)
-
-
-def _silent(_phase: str, _items: int) -> None:
-    """Nobody watches."""
+        return _Import(file, path.name, context, progress or (lambda _phase, _items: None)).run(dry_run=dry_run)
 
 
 class _DryRunEndsError(Exception):
     """Rolls back the transaction of a dry run."""
 
 
-ItemT = TypeVar("ItemT")
+class _Import:
+    """The way of one open file."""
 
-
-class _Document(ABC, Generic[ItemT]):
-    """One kind of file: how its items are read, checked and taken. Made once for each reading."""
-
-    kind: ClassVar[str]
-    items: Iterator[ItemT]
-
-    @property
-    @abstractmethod
-    def where(self) -> str:
-        """File and line of the item read last."""
-
-    @abstractmethod
-    def check_header(self, trust_store: TrustStore, now: datetime) -> None:
-        """Step 2; raises IfppError."""
-
-    @abstractmethod
-    def check(self, item: ItemT, trust_store: TrustStore, now: datetime) -> None:
-        """Step 3 of one item; raises IntakeError, VerificationError or WireError."""
-
-    @abstractmethod
-    def add(self, intake: Intake, item: ItemT) -> None:
-        """Step 5 of one item."""
-
-    @abstractmethod
-    def ids(self, item: ItemT) -> str:
-        """Name an item in errors."""
-
-
-class _Esed(_Document[EsedItem]):
-    """eUICC data of an EUM."""
-
-    kind = "esed"
-
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._header, self.items = self._lines = read_esed(stream, name)
-
-    @property
-    def where(self) -> str:
-        return self._lines[1].where
-
-    def check_header(self, trust_store: TrustStore, now: datetime) -> None:
-        trust_store.check_eum(self._header.eum_chain, now)
-        for info2 in self._header.euicc_info2.values():
-            parse_info2(info2)
-
-    def check(self, item: EsedItem, trust_store: TrustStore, now: datetime) -> None:
-        if item.info2 not in self._header.euicc_info2:
-            raise IntakeError("INTAKE.BINDING", f"the header has no EUICCInfo2 {item.info2!r}", where="info2")
-        euicc = trust_store.euicc(item.euicc_certificate, self._header.eum_chain, item.eid, now)
-        check_otk_list(parse_otk_list(item.otk_list), euicc)
-
-    def add(self, intake: Intake, item: EsedItem) -> None:
-        intake.add_chip(
-            ChipItem(
-                eid=item.eid,
-                certificate=item.euicc_certificate,
-                eum_chain=tuple(self._header.eum_chain),
-                info2=self._header.euicc_info2[item.info2],
-                otk_list=item.otk_list,
-                keys=parse_otk_list(item.otk_list).keys,
-            )
-        )
-
-    def ids(self, item: EsedItem) -> str:
-        return f"EID {item.eid}"
-
-
-class _Delivery(_Document[DeliveryItem]):
-    """Bound packages of an SM-DPf."""
-
-    kind = "esbpp"
-
-    def __init__(self, stream: BinaryIO, name: str, factory: Factory) -> None:
-        self._header, self.items = self._lines = read_delivery(stream, name)
-        self._factory = factory
-        self._chip: ChipRow | None = None
-
-    @property
-    def where(self) -> str:
-        return self._lines[1].where
-
-    def check_header(self, trust_store: TrustStore, now: datetime) -> None:
-        oid = trust_store.smdp(self._header.smdp_chain, now).oid
-        if oid != self._header.smdp_oid:
-            detail = f"the header names SM-DPf {self._header.smdp_oid}, its certificate {oid}"
-            raise IntakeError("INTAKE.BINDING", detail, where="smdp_oid")
-
-    def check(self, item: DeliveryItem, trust_store: TrustStore, now: datetime) -> None:
-        expected = ExpectedPackage(
-            eid=item.eid,
-            iccid=item.iccid,
-            transaction_id=item.transaction_id,
-            otk_public=self._one_time_key(item),
-            bpp_sha256=item.bpp_sha256,
-            expires_at=None if item.expires_at is None else parse_utc(item.expires_at),
-        )
-        smdp = trust_store.smdp(self._header.smdp_chain, now)
-        check_package(parse_bpp(item.bpp), parse_prepare_download(item.prepare_download), expected, smdp, now)
-
-    def add(self, intake: Intake, item: DeliveryItem) -> None:
-        intake.add_package(
-            PackageItem(
-                eid=item.eid,
-                otk_id=item.otk_id,
-                transaction_id=item.transaction_id,
-                iccid=item.iccid,
-                profile_type=item.profile_type,
-                sku=item.sku,
-                region=item.region,
-                smdp_oid=self._header.smdp_oid,
-                smdp_chain=tuple(self._header.smdp_chain),
-                order_ref=self._header.order_ref,
-                prepare_download=item.prepare_download,
-                bpp=item.bpp,
-                bpp_sha256=item.bpp_sha256.hex(),
-                expires_at=None if item.expires_at is None else parse_utc(item.expires_at),
-            )
-        )
-
-    def ids(self, item: DeliveryItem) -> str:
-        return f"EID {item.eid}, ICCID {item.iccid}"
-
-    def _one_time_key(self, item: DeliveryItem) -> bytes:
-        """Return the public point that the chip's eUICC data hold under the item's otkId."""
-        if self._chip is None or self._chip.eid != item.eid:
-            self._chip = self._factory.chip(item.eid)
-        if self._chip is None:
-            raise IntakeError("INTAKE.UNKNOWN_EID", "the store has no eUICC data of this chip", where="eid")
-        public = self._chip.keys.get(item.otk_id.hex())
-        if public is None:
-            detail = f"one-time key {item.otk_id.hex()} is not in the chip's eUICC data"
-            raise IntakeError("INTAKE.UNKNOWN_KEY", detail, where="otk_id")
-        return public
-
-
-class _JobOrder(_Document[Job]):
-    """One job order of the planner."""
-
-    kind = "job"
-
-    def __init__(self, stream: BinaryIO, name: str, line: str) -> None:
-        self.items = iter((read_job_order(stream, name),))
+    def __init__(self, file: io.FileIO, name: str, context: Context, progress: Progress) -> None:
+        self._file = file
         self._name = name
-        self._line = line
+        self._context = context
+        self._progress = progress
+        self._sha256 = ""
+        self._kind: type[Incoming[Any]]
 
-    @property
-    def where(self) -> str:
-        return self._name
+    def run(self, *, dry_run: bool) -> IntakeReport:
+        with self._reading() as reader:
+            self._sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
+        if known := self._known():  # 1
+            return known
+        with self._reading() as reader:
+            self._kind = kind_of(reader.readline(MAX_LINE_BYTES), self._name)  # 2
+        items = self._verify()
+        try:
+            with suppress(_DryRunEndsError):
+                self._take(dry_run=dry_run)
+        except IntakeError:
+            if known := self._known():  # another process was faster
+                return known
+            raise
+        outcome = IntakeOutcome.VERIFIED if dry_run else IntakeOutcome.IMPORTED
+        return IntakeReport(self._name, self._kind.kind, self._sha256, items, outcome)
 
-    def check_header(self, trust_store: TrustStore, now: datetime) -> None:
-        """A job order is not signed: it comes from inside the factory."""
+    def _known(self) -> IntakeReport | None:
+        for batch in self._context.factory.batches():
+            if batch.sha256 == self._sha256:
+                items = batch.chips + batch.packages + batch.jobs
+                return IntakeReport(self._name, batch.kind, batch.sha256, items, IntakeOutcome.ALREADY_IMPORTED)
+        return None
 
-    def check(self, item: Job, trust_store: TrustStore, now: datetime) -> None:
-        del trust_store, now
-        if not (item.job_order_id and item.product.part_number and item.region):
-            raise IntakeError("INTAKE.FORMAT", "it needs an id, a part number and a region", where="job")
-        if item.version < 1 or item.quantity < 1:
-            raise IntakeError("INTAKE.FORMAT", "version and quantity start at 1", where="job")
+    def _verify(self) -> int:
+        """Steps 2 to 4; return how many items hold."""
+        bad = _BadItems()
+        with self._reading() as reader:
+            incoming = self._open(reader)
+            total = 0
+            for total, item in enumerate(self._readable(incoming, bad), start=1):
+                try:
+                    incoming.check(item)  # 3
+                except (IntakeError, VerificationError, WireError) as error:
+                    bad.note(error, f"{incoming.where}, {incoming.ids(item)}")
+                if total % _PROGRESS_ITEMS == 0:
+                    self._progress("verify", total)
+            reader.check_digest(self._sha256, self._name)
+        self._progress("verify", total)
+        if bad.count:  # 4
+            first = bad.first[0]
+            detail = f"{bad.count} bad items, first: {first.where}: {first.code} {first.detail}"
+            raise IntakeError("INTAKE.REJECTED", detail, where=self._name, items=bad.first)
+        return total
 
-    def add(self, intake: Intake, item: Job) -> None:
-        intake.add_job(self._line, item)
+    def _open(self, reader: _DigestingReader) -> Incoming[Any]:
+        incoming = self._kind(reader, self._name, self._context)
+        try:
+            incoming.check_header()  # 2
+        except (IntakeError, VerificationError, WireError) as error:
+            bad = _BadItems()
+            bad.note(error, incoming.where)
+            raise bad.first[0] from error
+        return incoming
 
-    def ids(self, item: Job) -> str:
-        return f"job order {item.job_order_id}"
+    def _readable(self, incoming: Incoming[Any], bad: _BadItems) -> Iterator[Any]:
+        """Give every item that can be read; raises IntakeError when the file as a whole cannot."""
+        while True:
+            try:
+                item = next(incoming.items)
+            except StopIteration:
+                return
+            except IntakeError as error:
+                if error.code not in _ITEM_FAULTS:  # 4
+                    raise IntakeError(error.code, error.detail, where=error.where, items=bad.first) from error
+                bad.note(error, error.where)
+                continue
+            yield item
+
+    def _take(self, *, dry_run: bool) -> None:
+        """Step 5."""
+        kind, factory = self._kind.kind, self._context.factory
+        with self._reading() as reader, factory.intake(kind, self._name, self._sha256, self._context.now) as intake:
+            incoming = self._kind(reader, self._name, self._context)
+            count = 0
+            for count, item in enumerate(incoming.items, start=1):
+                incoming.add(intake, item)
+                if count % _PROGRESS_ITEMS == 0:
+                    self._progress("import", count)
+            reader.check_digest(self._sha256, self._name)
+            if dry_run:
+                intake.finish()
+                raise _DryRunEndsError
+        self._progress("import", count)
+
+    @contextmanager
+    def _reading(self) -> Iterator[_DigestingReader]:
+        """Read the file from its start; it stays open."""
+        self._file.seek(0)
+        reader = _DigestingReader(self._file, _READ_BYTES)
+        try:
+            yield reader
+        finally:
+            reader.detach()
 
 
 class _BadItems:
@@ -283,26 +201,26 @@ class _BadItems:
 
     def __init__(self) -> None:
         self.count = 0
-        self._first: list[IfppError] = []
+        self._first: list[IntakeError] = []
 
     @property
-    def first(self) -> tuple[IfppError, ...]:
+    def first(self) -> tuple[IntakeError, ...]:
         return tuple(self._first)
 
     def note(self, error: IfppError, where: str) -> None:
+        """Note an item's fault under its line and ids; bytes that do not parse are the sender's format."""
         self.count += 1
         if len(self._first) < MAX_LISTED:
-            detail = f"{error.where}: {error.detail}" if error.where not in ("", where) else error.detail
+            detail = f"{error.where}: {error.detail}" if error.where not in {"", where} else error.detail
             code = "INTAKE.FORMAT" if isinstance(error, WireError) else error.code
             self._first.append(IntakeError(code, detail, where=where))
 
 
 class _DigestingReader(io.BufferedReader):
-    """Reads a file from its start and digests what was taken."""
+    """Digests what is read of a file, so that a second reading is known to see the same bytes."""
 
-    def __init__(self, file: io.FileIO) -> None:
-        file.seek(0)
-        super().__init__(file, _READ_BYTES)
+    def __init__(self, file: io.FileIO, buffer_bytes: int) -> None:
+        super().__init__(file, buffer_bytes)
         self._digest = hashlib.sha256()
 
     def readline(self, size: int | None = -1, /) -> bytes:
@@ -312,7 +230,7 @@ class _DigestingReader(io.BufferedReader):
         return self._taken(super().read(size))
 
     def check_digest(self, expected: str, name: str) -> None:
-        """Raise IntakeError unless the bytes taken are those with this digest (hex)."""
+        """Raise IntakeError unless what was read has this digest (hex)."""
         if self._digest.hexdigest() != expected:
             raise IntakeError("INTAKE.DIGEST", "the file changed while it was read", where=name)
 

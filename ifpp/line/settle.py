@@ -89,12 +89,12 @@ class Settling:
         self._metrics = metrics
         self._limits = limits
         self._waiting: deque[_Waiting] = deque()
+        self._numbers: set[tuple[str, int, str]] = set()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._acks: dict[str, Ack] = {}
         self._committed = asyncio.Event()
-        self.taken = 0
 
     @property
     def oldest_s(self) -> float:
@@ -113,10 +113,14 @@ class Settling:
                 await self._park(node_id, body, error)
                 return
             event = numbered
+        if (event.node_id, event.seq, event.id) in self._numbers:
+            self._metrics.add(series.EVENTS, outcome="duplicate")
+            return  # sent again while it waits here: one answer will do
         while len(self._waiting) >= self._limits.waiting:
             self._room.clear()
             await self._room.wait()
         self._waiting.append(_Waiting(self._clock.monotonic(), event))
+        self._numbers.add((event.node_id, event.seq, event.id))
         self._arrived.set()
 
     def violation(self, name: str, reason: str, **fields: object) -> None:
@@ -132,8 +136,9 @@ class Settling:
             results = await self._commit_group([one.event for one in group], stop)
             if results is None:
                 return
-            for _ in group:
+            for one in group:
                 self._waiting.popleft()
+                self._numbers.discard((one.event.node_id, one.event.seq, one.event.id))
             self._room.set()
             self._note(group, results)
 
@@ -180,7 +185,6 @@ class Settling:
         """Count a committed group and queue its acknowledgements."""
         fresh = sum(len(result.fresh) for result in results)
         rejected = sum(len(result.rejected) for result in results)
-        self.taken += fresh
         self._metrics.observe(series.COMMIT_EVENTS, len(group))
         self._metrics.add(series.EVENTS, fresh, outcome="taken")
         self._metrics.add(series.EVENTS, rejected, outcome="rejected")

@@ -23,14 +23,17 @@ from ifpp.line.settle import USUAL, Limits, Settling, either
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
-from ifpp.model.messages import Ack, Birth, Job, JobState, LineState, Online
+from ifpp.model.messages import Ack, Birth, Job, JobState, LineState, Message, Online
+from ifpp.model.states import PackageState
 from ifpp.settings import Site
 from ifpp.store.factory import Factory
 
 _SESSIONS_PER_EPOCH = 1 << 20  # makes session numbers grow over restarts without storing them
 _BOOKS_S = 1.0
 _BOOKS_SHARE = 10  # reading the books takes at most one tenth of the time
+_WATCH_S = 1.0
 _RETRY_S = 1.0
+_ENDED = frozenset({"COMPLETED", "ABORTED", "CANCELLED", "CLOSED"})  # B2MML dispatch status
 
 log = get_logger("line.supervisor")
 T = TypeVar("T")
@@ -139,9 +142,8 @@ class _Reign:
         self._topics = Topics(site.enterprise, site.site, site.area, site.line, site.broker.prefix)
         self._sessions = epoch * _SESSIONS_PER_EPOCH
         self._stations: dict[str, tuple[bool, int]] = {}
-        self._jobs: list[Job] | None = None
-        self._counts = (0, 0, 0)
-        self._published_line: object = None
+        self._books: tuple[list[Job], tuple[int, int, int]] | None = None
+        self._said: dict[str, dict[str, object]] = {}
         self._ready: Callable[[], None] = lambda: None
         self._settling = Settling(
             factory, executor, self._send_ack, epoch=epoch, clock=clock, metrics=metrics, limits=limits
@@ -166,7 +168,7 @@ class _Reign:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bus.run(disconnect), name="bus")
             tasks.create_task(self._lease.keep(self._epoch, over), name="lease")
-            tasks.create_task(self._books(over), name="books")
+            tasks.create_task(self._keep_books(over), name="books")
             tasks.create_task(self._watch(over), name="watch")
             committing = tasks.create_task(self._settling.commit(over), name="commit")
             acknowledging = tasks.create_task(self._settling.acknowledge(acked), name="acknowledge")
@@ -188,27 +190,37 @@ class _Reign:
             Birth, "birth/1.0", session=session, sw_version=__version__, model="supervisor", epoch=self._epoch
         )
         await self._bus.publish(self._topics.birth(LINE_NODE), msgspec.json.encode(birth), retain=True)
-        if self._jobs is not None:
-            await self._publish_jobs(self._jobs)
-        await self._publish_line()
+        self._said.clear()  # a broker that was started anew has forgotten everything
+        await self._say()
         self._ready()
         self._ready = lambda: None
 
     async def _send_ack(self, ack: Ack) -> None:
         await self._bus.publish(self._topics.ack(ack.node_id), msgspec.json.encode(ack))
 
-    async def _publish_jobs(self, jobs: list[Job]) -> None:
-        document = self._envelope(JobState, "job/1.0", epoch=self._epoch, jobs=jobs)
-        await self._bus.publish(self._topics.job, msgspec.json.encode(document), retain=True)
-
-    async def _publish_line(self) -> None:
-        units, passed, failed = self._counts
+    async def _say(self) -> None:
+        """Publish jobs and line where they differ from what was said last; nothing before the books were read."""
+        if self._books is None:
+            return
+        jobs, (units, passed, failed) = self._books
         stations = {node: online for node, (online, _) in sorted(self._stations.items())}
-        document = self._envelope(
-            LineState, "line/1.0", epoch=self._epoch, stations=stations, units=units, passed=passed, failed=failed
+        await self._retain(self._topics.job, JobState, "job/1.0", jobs=jobs)
+        await self._retain(
+            self._topics.line_state,
+            LineState,
+            "line/1.0",
+            stations=stations,
+            units=units,
+            passed=passed,
+            failed=failed,
         )
-        await self._bus.publish(self._topics.line_state, msgspec.json.encode(document), retain=True)
-        self._published_line = (self._counts, stations)
+
+    async def _retain(self, topic: str, kind: Callable[..., Message], schema: str, **content: object) -> None:
+        if self._said.get(topic) == content:
+            return
+        document = self._envelope(kind, schema, epoch=self._epoch, **content)
+        await self._bus.publish(topic, msgspec.json.encode(document), retain=True)
+        self._said[topic] = content
 
     def _envelope(self, kind: Callable[..., T], schema: str, **fields: object) -> T:
         now = self._clock.now()
@@ -254,43 +266,37 @@ class _Reign:
 
     # ---- books and gauges ----
 
-    async def _books(self, over: asyncio.Event) -> None:
-        """Read jobs, counts and balance from the database; publish what changed."""
+    async def _keep_books(self, over: asyncio.Event) -> None:
+        """Read jobs, counts and balance from the database again and again; publish what changed."""
         while True:
             began_s = self._clock.monotonic()
             try:
                 await self._read_books()
-            except ServiceError as error:  # database or broker away: said again next time, and on every connection
-                log.warning("books.not_published", error=error)
+                if self._bus.connected:
+                    await self._say()
+            except ServiceError as error:  # database or broker away: the next round says it
+                log.warning("books.not_said", error=error)
             took_s = self._clock.monotonic() - began_s
             if await pause(self._clock, max(_BOOKS_S, _BOOKS_SHARE * took_s), over):
                 return
 
     async def _read_books(self) -> None:
         jobs = await asyncio.to_thread(self._factory.jobs, self._site.line)
-        if jobs != self._jobs:
-            self._jobs = jobs
-            await self._publish_jobs(jobs)
-        counts = await asyncio.to_thread(self._factory.unit_counts)
-        self._counts = (
-            sum(row.units for row in counts),
-            sum(row.final_pass for row in counts),
-            sum(row.final_fail for row in counts),
-        )
-        for verdict, number in zip(("units", "passed", "failed"), self._counts, strict=True):
+        ours = {job.job_order_id for job in jobs}
+        rows = [row for row in await asyncio.to_thread(self._factory.unit_counts) if row.job_order_id in ours]
+        counts = (sum(r.units for r in rows), sum(r.final_pass for r in rows), sum(r.final_fail for r in rows))
+        self._books = ([job for job in jobs if job.dispatch_status not in _ENDED], counts)
+        for verdict, number in zip(("units", "passed", "failed"), counts, strict=True):
             self._metrics.set(series.LINE_UNITS, number, verdict=verdict)
-        stations = {node: online for node, (online, _) in sorted(self._stations.items())}
-        if (self._counts, stations) != self._published_line:
-            await self._publish_line()
         for row in await asyncio.to_thread(self._factory.balance):
-            for state in ("available", "claimed", "sent", "installed", "failed", "unknown", "destroyed"):
-                labels = {"sku": row.sku, "region": row.region, "smdp": row.smdp_oid, "state": state.upper()}
-                self._metrics.set(series.PACKAGES, getattr(row, state), **labels)
+            for state in PackageState:
+                labels = {"sku": row.sku, "region": row.region, "smdp": row.smdp_oid, "state": state}
+                self._metrics.set(series.PACKAGES, getattr(row, state.lower()), **labels)
 
     async def _watch(self, over: asyncio.Event) -> None:
         """Keep the gauges that change with time alone."""
         while True:
             self._metrics.set(series.UNACKED_OLDEST_SECONDS, self._settling.oldest_s)
             self._metrics.set(series.STATIONS_ONLINE, sum(online for online, _ in self._stations.values()))
-            if await pause(self._clock, 1.0, over):
+            if await pause(self._clock, _WATCH_S, over):
                 return

@@ -8,7 +8,6 @@ say clean to ship exactly when the chip is locked and has no one-time key, and (
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 from ifpp.model.states import PackageState
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import UnitPlan, WorldSummary
+from ifpp.station.journal import count_acknowledged
 from ifpp.store.factory import Factory
 from ifpp.store.records import AttemptRow, BalanceRow, UnitRecord
 from ifpp.wire.bpp import apdu_floor, parse_bpp
@@ -111,9 +111,119 @@ def take_account(
         figures.balance = factory.balance()
     finally:
         factory.close()
-    figures.acked = sum(_acknowledged(folder / "stations" / f"{station}.journal.db") for station in stations)
+    journals = [folder / "stations" / f"{station}.journal.db" for station in stations]
+    figures.acked = sum(count_acknowledged(journal, "unit_result") for journal in journals)
     figures.units_per_hour = 3600 * figures.units / elapsed_s if elapsed_s else 0.0
     figures.cpu_ms_per_unit = 1000 * station_cpu_s / figures.units
     _count_apdus(figures, world, truth.values(), block_size)
     _verify_reports(figures, folder, world)
     return figures
+
+
+def _fleet_units(path: Path) -> list[dict[str, Any]]:
+    units: list[dict[str, Any]] = json.loads(path.read_bytes())["units"]
+    return units
+
+
+def _account_unit(figures: Figures, plan: UnitPlan, truth: dict[str, Any] | None, record: UnitRecord | None) -> None:
+    """Hold one unit's chip and robot against its books; the numbers are those of the module text."""
+    if truth is None or not truth["bin"]:
+        figures.unaccounted.append(f"{plan.sn}: the robot did not bin it")  # 1
+        return
+    last = _last(record.attempts) if record is not None else None
+    if last is None:
+        if plan.fault != "dead":  # a chip that never answers has no EID to be booked under
+            figures.unaccounted.append(f"{plan.sn}: no result in the books")  # 1
+        return
+    figures.attempts += len(record.attempts) if record is not None else 0
+    passed = last.result in ("PASS", "SKIPPED")
+    if passed:
+        figures.passed += 1
+    else:
+        figures.failed[last.outcome_class] += 1
+    if record is not None:
+        figures.clean_to_ship += record.clean_to_ship_at is not None
+        figures.unaccounted += [f"{plan.sn} (EID {plan.eid}): {word}" for word in _differences(truth, record, passed)]
+
+
+def _differences(truth: dict[str, Any], record: UnitRecord, passed: bool) -> Iterable[str]:
+    card = truth["card"]
+    on_chip = {profile["iccid"] for profile in card["profiles"]}
+    in_books = {package.iccid for package in record.packages if package.state == PackageState.INSTALLED}
+    if on_chip != in_books:  # 2
+        yield f"the chip holds {sorted(on_chip)}, the books say {sorted(in_books)}"
+    if passed != (truth["lamp"] == "pass"):  # 3
+        yield f"the lamp showed {truth['lamp']}, the books say {'PASS' if passed else 'no pass'}"
+    clean = card["fpa_locked"] and not card["keys_left"]
+    if clean != (record.clean_to_ship_at is not None):  # 4
+        yield f"the chip is {'sealed' if clean else 'not sealed'}, the books say the opposite"
+    left = sorted(package.iccid for package in record.packages if package.state in _OPEN)
+    if left:  # 5
+        yield f"packages left open: {', '.join(left)}"
+
+
+def _last(attempts: Iterable[AttemptRow]) -> AttemptRow | None:
+    return max(attempts, key=lambda row: (row.started_at, row.seq), default=None)
+
+
+def _account_unreadable(
+    figures: Figures, plans: Iterable[UnitPlan], truth: dict[str, dict[str, Any]], factory: Factory
+) -> None:
+    """Units without a readable EID are counted: each seating of one must be in the books as an attempt without EID."""
+    dead = [plan for plan in plans if plan.fault == "dead"]
+    seatings = sum(truth[plan.eid]["seatings"] for plan in dead if plan.eid in truth)
+    booked = factory.attempts_without_eid()
+    figures.attempts += booked
+    figures.failed["CONTACT"] += len(dead)
+    if not dead:
+        del figures.failed["CONTACT"]
+    if booked != seatings:
+        figures.unaccounted.append(f"{seatings} seatings of units that gave no EID, {booked} in the books")
+
+
+def _count_apdus(figures: Figures, world: WorldSummary, truth: Iterable[dict[str, Any]], block_size: int) -> None:
+    """Mean commands of a load as the chips counted them, and the minimum for the same packages (both per load)."""
+    floor: dict[str, int] = {}
+    for path in world.deliveries:
+        with path.open("rb") as stream:
+            _, items = read_delivery(stream)
+            for item in items:
+                if item.eid in floor:
+                    continue
+                segments = parse_bpp(item.bpp).segments
+                floor[item.eid] = apdu_floor(segments, len(item.prepare_download), block_size)
+    loads = [(unit["load_apdus"][0], floor[unit["eid"]]) for unit in truth if _one_clean_load(unit)]
+    if loads:
+        figures.apdus_per_unit = sum(really for really, _ in loads) / len(loads)
+        figures.apdu_floor_per_unit = sum(least for _, least in loads) / len(loads)
+
+
+def _one_clean_load(unit: dict[str, Any]) -> bool:
+    """A load that was neither cut off nor ended early by a refusal can be compared with the minimum."""
+    return unit["seatings"] == 1 and len(unit["load_apdus"]) == 1 and unit["lamp"] == "pass"
+
+
+def _verify_reports(figures: Figures, folder: Path, world: WorldSummary) -> None:
+    """Let the simulated SM-DPf judge the Profile Loading Reports."""
+    smdpf = SmDpf.load(world.directory / "smdpf")
+    for path in sorted((folder / "reports").glob("*.plr.jsonl")):
+        verdict = smdpf.verify_report(path)
+        figures.reported += len(verdict.verified)
+        figures.report_refused += [f"ICCID {item.iccid}: {why}" for item, why in verdict.refused]
+
+
+def _balance_document(row: BalanceRow) -> dict[str, Any]:
+    return {
+        "sku": row.sku,
+        "region": row.region,
+        "smdp_oid": row.smdp_oid,
+        "imported": row.imported,
+        "available": row.available,
+        "claimed": row.claimed,
+        "sent": row.sent,
+        "installed": row.installed,
+        "failed": row.failed,
+        "unknown": row.unknown,
+        "destroyed": row.destroyed,
+        "holds": row.holds,
+    }

@@ -42,7 +42,9 @@ class Child:
     def death(self, what: str) -> ServiceError:
         """Describe an end nobody asked for, with the last lines of the log."""
         tail = self.log.read_text(errors="replace").splitlines()[-5:]
-        return ServiceError("PROCESS.DIED", f"{what}; its log ends: {' | '.join(tail) or '(empty)'}", where=str(self.log))
+        return ServiceError(
+            "PROCESS.DIED", f"{what}; its log ends: {' | '.join(tail) or '(empty)'}", where=str(self.log)
+        )
 
     async def tell(self, line: str) -> None:
         """Write one line to the process."""

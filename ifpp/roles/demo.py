@@ -33,6 +33,8 @@ _MARKETS = [("TRACKER-EU", "EU"), ("TRACKER-US", "US"), ("TRACKER-AP", "AP")]
 _LINE = "L1"
 _SETTLE_S = 60.0
 _PROGRESS_S = 0.5
+_PATIENCE_S = 60.0
+_LONGEST_LOAD_APDUS = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,23 +192,32 @@ class _Demo:
         start = time.monotonic()
         for chips in fleet:
             await chips.tell("go")
-        waiting = asyncio.gather(*(chips.process.wait() for chips in fleet))
-        factory = Factory.open(f"sqlite:///{self._folder / 'factory.db'}")
-        try:
-            while not waiting.done():
-                await asyncio.wait([waiting], timeout=_PROGRESS_S)
-                for child in self._children.dead():
-                    if child not in fleet and child.name != "import":
-                        waiting.cancel()
-                        raise child.death(f"{child.name} ended in the middle of the work")
-                counts = await asyncio.to_thread(factory.unit_counts)
-                self._progress(sum(row.units for row in counts), sum(row.final_pass for row in counts), start)
-        finally:
-            factory.close()
+        await self._watch(fleet, start)
         for chips in fleet:
             if chips.process.returncode:
                 raise chips.death(f"{chips.name} ended with {chips.process.returncode}")
         return time.monotonic() - start
+
+    async def _watch(self, fleet: list[Child], start: float) -> None:
+        """Show progress until every fleet has ended; raises ServiceError when a process dies or nothing moves."""
+        patience_s = _PATIENCE_S + _LONGEST_LOAD_APDUS * self._options.apdu_ms / 1000
+        attempts, moved = 0, start
+        factory = Factory.open(f"sqlite:///{self._folder / 'factory.db'}")
+        try:
+            while any(chips.process.returncode is None for chips in fleet):
+                await asyncio.sleep(_PROGRESS_S)
+                for child in self._children.dead():
+                    if child not in fleet and child.name != "import":
+                        raise child.death(f"{child.name} ended in the middle of the work")
+                counts = await asyncio.to_thread(factory.unit_counts)
+                if (now := sum(row.attempts for row in counts)) != attempts:
+                    attempts, moved = now, time.monotonic()
+                elif time.monotonic() - moved > patience_s:
+                    logs = str(self._folder / "logs")
+                    raise ServiceError("HOST.TIMEOUT", f"no unit was finished for {patience_s:.0f} s", where=logs)
+                self._progress(sum(row.units for row in counts), sum(row.final_pass for row in counts), start)
+        finally:
+            factory.close()
 
     def _progress(self, units: int, passed: int, start: float) -> None:
         total, width = self._options.units, 30

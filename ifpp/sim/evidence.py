@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -145,7 +145,7 @@ def _eum(certificate: bytes, ci: bytes) -> x509.Certificate:
 def _load(certificate: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(certificate)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise EvidenceError("a certificate that does not parse") from error
 
 
@@ -153,7 +153,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate, policy: str
     """Check signature, role and dates of a certificate below `issuer`."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise EvidenceError("a certificate that its issuer did not sign") from error
     try:
         policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value

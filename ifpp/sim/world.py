@@ -57,7 +57,7 @@ class JobPlan(NamedTuple):
     @property
     def profile_type(self) -> str:
         """The profile type ordered for this product."""
-        return f"{self.sku}/{self.region}".lower()
+        return f"{self.sku}-{self.region}".lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,11 @@ class Agent:
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Work until `stop`; then no new unit, running ones to their verdict, events out, disconnect."""
         loop = asyncio.get_running_loop()
-        self._journal.on_event = lambda: loop.call_soon_threadsafe(self._pump.wake)
+
+        def on_event() -> None:
+            loop.call_soon_threadsafe(self._pump.wake)
+
+        self._journal.on_event = on_event
         disconnect, quiet = asyncio.Event(), asyncio.Event()
         async with self._store, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bus.run(disconnect), name="bus")

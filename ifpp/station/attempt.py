@@ -101,7 +101,7 @@ class Attempt:
             boot_id=boot_id,
             transaction_id=self.attempt_id,
             operation=self.job.operation,
-            unit=UnitRef(eid=self.eid),
+            unit=UnitRef(eid=str(self.eid)),
             job_order_id=self.job.job_order_id,
             work_order_id=self.job.work_order_id,
             lot_id=self.job.lot_id,

@@ -25,7 +25,6 @@ class _HeadRow:
     phase: Phase
     since: str
     entered_s: float
-    sn: str = ""
     last: str = ""
     ok: int = 0
     ng: int = 0
@@ -46,11 +45,11 @@ class Board:
         now = utc_ms_text(self.clock.now())
         self.rows[head_id] = _HeadRow(E10.SBY, CODE_STARVED, Phase.EMPTY, now, self.clock.monotonic())
 
-    def enter(self, head_id: str, phase: Phase, code: int, *, sn: str = "", reason: str = "") -> list[StateChanged]:
+    def enter(self, head_id: str, phase: Phase, code: int, *, reason: str = "") -> list[StateChanged]:
         """Move a head to a phase and an E10 code; returns the event of an E10 transition, if it was one."""
         row = self.rows[head_id]
         old, old_code, old_since = row.e10, row.code, row.entered_s
-        row.phase, row.code, row.sn = phase, code, sn or row.sn
+        row.phase, row.code = phase, code
         row.e10 = _STATE_OF_CODE[code // 1000]
         self.changes += 1
         if row.e10 is old:
@@ -108,7 +107,6 @@ class Board:
                     code=row.code,
                     phase=row.phase,
                     since=row.since,
-                    sn=row.sn,
                     last=row.last,
                     ok=row.ok,
                     ng=row.ng,

@@ -225,23 +225,19 @@ class Head:
 
     async def _send(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> Verdict:
         """Write the intent while the chip checks the order; no byte of the BPP leaves before both are done."""
-        intent = asyncio.gather(self._intend(attempt, package), return_exceptions=True)
         before = self._chip.apdus
-        try:
-            await self._owner.call(prepare, self._chip, order)
-        except IfppError as error:  # no byte of the BPP has left: the key cannot be spent
-            refused = error
-        else:
-            refused = None
-        finally:
-            failures = [failure for failure in await intent if failure is not None]
-        if failures:
-            raise failures[0]
-        prepared = self._chip.apdus - before
-        if refused is not None:
-            return Verdict(PackageState.FAILED, spent=False, fault=refused, pir=None, apdus=prepared)
+        intended, prepared = await asyncio.gather(
+            self._intend(attempt, package), self._owner.call(prepare, self._chip, order), return_exceptions=True
+        )
+        apdus = self._chip.apdus - before
+        if isinstance(intended, BaseException):
+            raise intended
+        if isinstance(prepared, IfppError):  # no byte of the BPP has left: the key cannot be spent
+            return Verdict(PackageState.FAILED, spent=False, fault=prepared, pir=None, apdus=apdus)
+        if isinstance(prepared, BaseException):
+            raise prepared
         verdict = await self._owner.call(load, self._chip, order, key)
-        return replace(verdict, apdus=verdict.apdus + prepared)
+        return replace(verdict, apdus=verdict.apdus + apdus)
 
     async def _intend(self, attempt: Attempt, package: ClaimedPackage) -> None:
         """SENT in the store's ledger and synced in the journal: from here on only the chip can settle this package."""
@@ -322,10 +318,10 @@ class Head:
 
     def _measure(self, attempt: Attempt) -> None:
         metrics, job = self._floor.metrics, attempt.job
-        labels = {"operation": job.operation, "product": job.product.part_number}
-        metrics.add(series.UNIT_RESULTS, head=self.head_id, result=attempt.result, **labels)
+        operation, product = job.operation, job.product.part_number
+        metrics.add(series.UNIT_RESULTS, head=self.head_id, result=attempt.result, operation=operation, product=product)
         if attempt.number == 1 and attempt.fault is None:
-            metrics.add(series.FIRST_PASS, **labels)
+            metrics.add(series.FIRST_PASS, operation=operation, product=product)
         if attempt.fault is not None:
             metrics.add(series.DEFECTS, head=self.head_id, code=attempt.fault.code)
 
@@ -352,11 +348,11 @@ class Head:
 
     def _step(self, attempt: Attempt, phase: Phase) -> None:
         attempt.phase = phase
-        self._enter(phase, CODE_REGULAR_WORK, sn=attempt.eid)
+        self._enter(phase, CODE_REGULAR_WORK)
 
-    def _enter(self, phase: Phase, code: int, *, sn: str = "", reason: str = "") -> None:
+    def _enter(self, phase: Phase, code: int, *, reason: str = "") -> None:
         """Move on the board; an E10 transition goes into the outbox without being waited for."""
-        events = self._floor.board.enter(self.head_id, phase, code, sn=sn, reason=reason)
+        events = self._floor.board.enter(self.head_id, phase, code, reason=reason)
         if events:
             self._count_states(events)
             self._floor.journal.events([("state_changed", event) for event in events])

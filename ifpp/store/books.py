@@ -193,6 +193,11 @@ def units(connection: Connection, limit: int) -> list[AttemptRow]:
     return [AttemptRow(*row) for row in rows]
 
 
+def attempts_without_eid(connection: Connection) -> int:
+    """See `Factory.attempts_without_eid`."""
+    return connection.execute(select(func.count()).where(unit_attempt.c.eid == "")).scalar_one()
+
+
 def unit(connection: Connection, name: str) -> UnitRecord | None:
     """Return everything about the unit with this EID, ICCID or serial number, or None."""
     eid = _eid_of(connection, name)

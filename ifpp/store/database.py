@@ -61,10 +61,10 @@ class Database:
             yield
         except sa.IntegrityError as error:
             raise CustodyError("CUSTODY.TRANSITION", _short(error), where=self.name) from error
-        except (sa.OperationalError, sa.InterfaceError, sa.TimeoutError, sa.PendingRollbackError) as error:
-            raise ServiceError("DATABASE.UNREACHABLE", _short(error), where=self.name) from error
-        except sa.SQLAlchemyError as error:
+        except (sa.ProgrammingError, sa.DataError, sa.NotSupportedError) as error:
             raise IfppError("INTERNAL", _short(error), where=self.name) from error
+        except (sa.DBAPIError, sa.TimeoutError) as error:
+            raise ServiceError("DATABASE.UNREACHABLE", _short(error), where=self.name) from error
 
 
 def _short(error: sa.SQLAlchemyError) -> str:

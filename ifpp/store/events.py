@@ -375,6 +375,8 @@ def _plan_event(plan: _Plan, view: _View, event: ReceivedEvent, result: _Result 
                     revision=last.revision,
                     attempt_id=last.attempt_id,
                 )
+                if steps[0].state is PackageState.CLAIMED:
+                    view.readers.pop(profile.package_id, None)
         plan.attempts.append(_attempt_row(event, result))
         if result.document.clean_to_ship and result.document.unit.eid:
             sealed = {"b_eid": result.document.unit.eid, "b_at": result.ended_at, "b_event": event.id}

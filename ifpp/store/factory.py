@@ -204,6 +204,11 @@ class Factory:
         with self._database.read() as connection:
             return books.units(connection, limit)
 
+    def attempts_without_eid(self) -> int:
+        """Count attempts at units whose chip never told its EID."""
+        with self._database.read() as connection:
+            return books.attempts_without_eid(connection)
+
     def unit(self, name: str) -> UnitRecord | None:
         """Return packages, ledger and attempts of the unit with this EID, ICCID or serial number, or None."""
         with self._database.read() as connection:

@@ -2,8 +2,8 @@
 
 All but the job order are JSON Lines with a sealed end (ifpp.wire.jsonlines): readers keep one line in memory, ignore
 keys they do not know, accept version 1.x and raise IntakeError only, naming file and line: INTAKE.FORMAT,
-INTAKE.TRUNCATED, INTAKE.DIGEST. **Nothing an iterator gave counts before it has ended without error**, for the digest
-stands at the end.
+INTAKE.BAD_ID, INTAKE.TRUNCATED, INTAKE.DIGEST. **Nothing an iterator gave counts before it has ended without
+error**, for the digest stands at the end.
 
 In files: base64 of the standard alphabet for DER and TLV, lower-case hex for short binary ids, decimal digits for EID
 and ICCID, RFC 3339 for times. In memory: bytes, Hex, Eid, Iccid, Stamp.
@@ -11,7 +11,6 @@ and ICCID, RFC 3339 for times. In memory: bytes, Hex, Eid, Iccid, Stamp.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -180,15 +179,11 @@ def read_job_order(stream: BinaryIO, name: str | None = None) -> Job:
 # ---- writing -----------------------------------------------------------------------------------------
 
 
-def write_esbpp_request(path: Path, header: RequestHeader) -> AbstractContextManager[Writer[RequestItem]]:
-    """Write a request for bound packages: `with write_esbpp_request(path, header) as request: request.add(item)`.
-
-    The file appears under its name when the block ends without error, complete and synced, else not at all; an older
-    file of that name is replaced. Raises CustodyError FILE.WRITE when the disk refuses.
-    """
-    return jsonlines.written(path, header)
+def write_esbpp_request(path: Path, header: RequestHeader) -> Writer[RequestItem]:
+    """Write a request for bound packages: `with write_esbpp_request(path, header) as request: request.add(item)`."""
+    return Writer(path, header)
 
 
-def write_report(path: Path, header: ReportHeader) -> AbstractContextManager[Writer[ReportItem]]:
-    """Write a Profile Loading Report; the rules of `write_esbpp_request` hold."""
-    return jsonlines.written(path, header)
+def write_report(path: Path, header: ReportHeader) -> Writer[ReportItem]:
+    """Write a Profile Loading Report; a `with` block like that of `write_esbpp_request`."""
+    return Writer(path, header)

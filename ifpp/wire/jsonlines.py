@@ -13,12 +13,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from types import TracebackType
+from typing import BinaryIO, Generic, Self, TypeVar
 
 import msgspec
 
 from ifpp.errors import CustodyError, IntakeError
 from ifpp.model.clock import parse_utc, utc_ms_text
+from ifpp.model.ids import Eid, Iccid
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _MAX_TRAILER_BYTES = 512
@@ -66,12 +68,21 @@ class _Trailer(msgspec.Struct, kw_only=True):
     sha256: Hex
 
 
+class _BadIdError(ValueError):
+    """An EID or ICCID that does not hold: another fault than a wrong format."""
+
+
 def _decode_text(kind: type, value: object) -> object:
     """msgspec's hook for our own types; ValueError and TypeError come back as its ValidationError."""
     if not isinstance(value, str):
         raise TypeError(f"expected a string for {kind.__name__}")
+    if kind in {Eid, Iccid}:
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise _BadIdError(str(error)) from None
     if kind is not Hex:
-        return kind(value)  # Eid, Iccid, Stamp
+        return kind(value)  # Stamp
     if not _HEX.fullmatch(value):
         raise ValueError("expected lower-case hex")
     return Hex.fromhex(value)
@@ -207,7 +218,8 @@ def _decode(decoder: msgspec.json.Decoder[T], text: bytes, where: str) -> T:
     try:
         return decoder.decode(text)
     except _UNDECODABLE as error:
-        raise IntakeError("INTAKE.FORMAT", str(error), where=where) from None
+        code = "INTAKE.BAD_ID" if isinstance(error.__cause__, _BadIdError) else "INTAKE.FORMAT"
+        raise IntakeError(code, str(error), where=where) from None
 
 
 def _take(read: Callable[[], bytes], where: str) -> bytes:
@@ -222,25 +234,41 @@ def _name_of(stream: BinaryIO) -> str:
 
 
 class Writer(Generic[ItemT]):
-    """Writes one file line by line; `items` counts them."""
+    """Writes one file line by line: `with Writer(path, header) as file: file.add(item)`; `items` counts them.
 
-    def __init__(self, file: BinaryIO, path: Path, header: Header) -> None:
-        self._file = file
+    The file appears under its name when the block ends without error, complete and synced; after an error nothing of
+    it stays. An older file of that name is replaced. Raises CustodyError FILE.WRITE when the disk refuses.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
         self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+        self._header = header
         self._digest = hashlib.sha256()
         self.items = 0
-        self._line(header)
+
+    def __enter__(self) -> Self:
+        with _disk(self._path):
+            self._file = self._part.open("wb")
+        try:
+            self._line(self._header)
+        except CustodyError:
+            self._clear()
+            raise
+        return self
 
     def add(self, item: ItemT) -> None:
         self._line(item)
         self.items += 1
 
-    def seal(self) -> None:
-        """Write the trailer and wait until the disk has everything."""
-        self._line(_Trailer(end=True, items=self.items, sha256=Hex(self._digest.digest())))
-        with _disk(self._path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._seal()
+        finally:
+            self._clear()
 
     def _line(self, value: msgspec.Struct) -> None:
         line = _encoder.encode(value) + b"\n"
@@ -248,25 +276,20 @@ class Writer(Generic[ItemT]):
         with _disk(self._path):
             self._file.write(line)
 
+    def _seal(self) -> None:
+        """Write the trailer, wait until the disk has everything, only then give the file its name."""
+        self._line(_Trailer(end=True, items=self.items, sha256=Hex(self._digest.digest())))
+        with _disk(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._part.replace(self._path)
+            _sync_folder(self._path.parent)
 
-@contextmanager
-def written(path: Path, header: Header) -> Iterator[Writer[ItemT]]:
-    """Give a Writer whose file appears under `path` when the block ends without error, complete and synced."""
-    part = path.with_name(f".{path.name}.part")
-    with _disk(path):
-        file = part.open("wb")
-    try:
-        writer: Writer[ItemT] = Writer(file, path, header)
-        yield writer
-        writer.seal()
-        with _disk(path):
-            part.replace(path)
-            _sync_folder(path.parent)
-    finally:
+    def _clear(self) -> None:
         with suppress(OSError):  # a full disk refuses here once more; the first refusal is the one that counts
-            file.close()
+            self._file.close()
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)
 
 
 @contextmanager

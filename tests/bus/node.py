@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Self
 
 import msgspec
 
@@ -69,7 +70,7 @@ class Node:
         return [(one.online, one.session) for one in seen]
 
     @asynccontextmanager
-    async def up(self) -> AsyncIterator[Node]:
+    async def up(self) -> AsyncIterator[Self]:
         """Connected for the block; leaves in good order."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.client.run(self.stop), name="node")

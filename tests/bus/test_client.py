@@ -110,6 +110,24 @@ async def test_a_late_subscriber_sees_retained_messages_of_its_own_subscriptions
                 ]
 
 
+@both_brokers
+async def test_many_stations_may_connect_at_once(kind: BrokerKind, tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, kind) as broker,
+        Node(broker.port, "_line", [TOPICS.job, TOPICS.every_online]).up() as line,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await line.client.publish(TOPICS.job, b"job", retain=True)
+        nodes = [Node(broker.port, f"st{n:02d}", [TOPICS.ack(f"st{n:02d}"), TOPICS.job]) for n in range(20)]
+        for node in nodes:
+            tasks.create_task(node.client.run(node.stop), name="node")
+        await until(lambda: all(node.connections and node.received for node in nodes))
+        await until(lambda: len({one.topic for one in line.received}) == 22)  # all online, and the job
+        assert [node.sessions for node in nodes] == [[1]] * 20  # nobody needed a second attempt
+        for node in nodes:
+            node.stop.set()
+
+
 async def test_a_broker_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     async with running(tmp_path) as broker, Node(broker.port, "st01").up() as node:
         broker.process.send_signal(signal.SIGSTOP)

@@ -12,11 +12,31 @@ import pytest
 from ifpp.bus.broker import BrokerKind, free_port, start_demo_broker
 from ifpp.bus.topics import LINE_NODE
 from ifpp.errors import ServiceError
+from ifpp.line import supervisor as supervisor_module
 from ifpp.model.clock import SystemClock
 from ifpp.model.messages import Online
 from tests.bus.node import TOPICS, until
-from tests.line.world import JOB, GatedFactory, Running, Station, site_at, supervised
-from tests.real.mosquitto import both_brokers, require, running
+from tests.line.world import (
+    JOB,
+    GatedFactory,
+    Running,
+    Station,
+    eid_of,
+    line,
+    profile_result,
+    send_package,
+    site_at,
+    stock,
+    supervised,
+    unit_result,
+)
+from tests.real.mosquitto import both_brokers, running
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "_BOOKS_S", 0.1)
+    monkeypatch.setattr(supervisor_module, "_WATCH_S", 0.05)
 
 
 @both_brokers
@@ -37,56 +57,48 @@ async def test_every_event_is_taken_once_and_acknowledged(
 
 
 async def test_a_duplicate_is_acknowledged_again_and_stored_once(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory) as supervisor:
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            await station.send(*station.record(5))
-            await until(lambda: station.through == 5)
-            before = len(station.acks)
-            await station.send(2, 2, 3)
-            await until(lambda: len(station.acks) > before)
-            assert station.acks[-1].through == 5
-            await until(lambda: supervisor.value("ifpp_events_total", outcome="duplicate") == 3)
+    async with line(tmp_path, factory) as (_, supervisor, station):
+        await station.send(*station.record(5))
+        await until(lambda: station.through == 5)
+        before = len(station.acks)
+        await station.send(2, 2, 3)
+        await until(lambda: len(station.acks) > before)
+        assert station.acks[-1].through == 5
+        await until(lambda: supervisor.value("ifpp_events_total", outcome="duplicate") == 3)
     assert factory.taken("st01") == [1, 2, 3, 4, 5]
 
 
 async def test_through_stops_before_a_gap_and_jumps_when_it_is_filled(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory):
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            station.record(6)
-            await station.send(6, 4, 2, 1)
-            await until(lambda: station.through == 2)
-            assert factory.taken("st01") == [1, 2, 4, 6]
-            await station.send(3)
-            await until(lambda: station.through == 4)
-            await station.send(5)
-            await until(lambda: station.through == 6)
+    async with line(tmp_path, factory) as (_, _, station):
+        station.record(6)
+        await station.send(6, 4, 2, 1)
+        await until(lambda: station.through == 2)
+        assert factory.taken("st01") == [1, 2, 4, 6]
+        await station.send(3)
+        await until(lambda: station.through == 4)
+        await station.send(5)
+        await until(lambda: station.through == 6)
 
 
 async def test_nothing_is_acknowledged_before_it_is_committed(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory) as supervisor:
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            factory.gate.clear()
-            await station.send(*station.record(3))
-            await until(lambda: factory.entered == 1)
-            await until(lambda: supervisor.value("ifpp_unacknowledged_oldest_seconds") > 0)
-            assert station.acks == []
-            factory.gate.set()
-            await until(lambda: station.through == 3)
-            await until(lambda: supervisor.value("ifpp_unacknowledged_oldest_seconds") == 0)
+    async with line(tmp_path, factory) as (_, supervisor, station):
+        factory.gate.clear()
+        await station.send(*station.record(3))
+        await until(lambda: factory.entered == 1)
+        await until(lambda: supervisor.value("ifpp_unacknowledged_oldest_seconds") > 0)
+        assert station.acks == []
+        factory.gate.set()
+        await until(lambda: station.through == 3)
+        await until(lambda: supervisor.value("ifpp_unacknowledged_oldest_seconds") == 0)
 
 
 async def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory) as supervisor:
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            factory.faults = [ServiceError("DATABASE.UNREACHABLE", "gone") for _ in range(2)]
-            await station.send(*station.record(3))
-            await until(lambda: supervisor.value("ifpp_commit_failures_total") == 2)
-            assert station.acks == []
-            await until(lambda: station.through == 3)
+    async with line(tmp_path, factory) as (_, supervisor, station):
+        factory.faults = [ServiceError("DATABASE.UNREACHABLE", "gone") for _ in range(2)]
+        await station.send(*station.record(3))
+        await until(lambda: supervisor.value("ifpp_commit_failures_total") == 2)
+        assert station.acks == []
+        await until(lambda: station.through == 3)
     assert factory.taken("st01") == [1, 2, 3]
 
 
@@ -94,7 +106,6 @@ async def test_a_new_supervisor_has_a_new_epoch_and_takes_what_is_sent_again(
     tmp_path: Path, factory: GatedFactory
 ) -> None:
     async with running(tmp_path) as broker, Station(broker.port).up() as station:
-        assert isinstance(station, Station)
         async with supervised(site_at(broker.port), factory):
             await station.send(*station.record(3))
             await until(lambda: station.through == 3)
@@ -113,19 +124,17 @@ async def test_a_new_supervisor_has_a_new_epoch_and_takes_what_is_sent_again(
 
 
 async def test_poison_is_parked_and_the_line_goes_on(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory) as supervisor:
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            station.record(1)
-            station.record(1, schema="unit_result/1.0")  # 2: a readable envelope, and nothing of a unit result
-            station.record(1, id=None, ts=17)  # 3: the envelope is broken, node and number can be read
-            station.record(1)
-            station.outbox[77] = b"\x00\xffno json at all"
-            await station.send(77, 1, 2, 3, 4)
-            await until(lambda: station.through == 4)
-            assert station.rejected == {2: "CUSTODY.EVENT_REFUSED", 3: "CUSTODY.EVENT_REFUSED"}
-            await station.send(3)  # sent again, it is rejected again
-            await until(lambda: sum(3 in {row.seq for row in ack.rejected} for ack in station.acks) == 2)
+    async with line(tmp_path, factory) as (_, supervisor, station):
+        station.record(1)
+        station.record(1, schema="unit_result/1.0")  # 2: a readable envelope, and nothing of a unit result
+        station.record(1, id=None, ts=17)  # 3: the envelope is broken, node and number can be read
+        station.record(1)
+        station.outbox[77] = b"\x00\xffno json at all"
+        await station.send(77, 1, 2, 3, 4)
+        await until(lambda: station.through == 4)
+        assert station.rejected == {2: "CUSTODY.EVENT_REFUSED", 3: "CUSTODY.EVENT_REFUSED"}
+        await station.send(3)  # sent again, it is rejected again
+        await until(lambda: sum(3 in {row.seq for row in ack.rejected} for ack in station.acks) == 2)
     assert factory.taken("st01") == [1, 4]
     assert sorted(row.seq for row in factory.parked()) == [0, 2, 3]
     assert supervisor.value("ifpp_events_total", outcome="rejected") == 3
@@ -134,43 +143,35 @@ async def test_poison_is_parked_and_the_line_goes_on(tmp_path: Path, factory: Ga
 
 
 async def test_another_nodes_word_is_not_taken_for_the_senders(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory) as supervisor:
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            station.record(1, node_id="st02")
-            await station.send(1)
-            await until(
-                lambda: (
-                    supervisor.value("ifpp_contract_violation_total", schema="state_changed", reason="envelope") == 1
-                )
-            )
-            station.outbox.clear()
-            await station.send(*station.record(1))  # the number it claimed is still free for the real event
-            await until(lambda: station.through == 1)
+    async with line(tmp_path, factory) as (_, supervisor, station):
+        station.record(1, node_id="st02")
+        await station.send(1)
+        await until(
+            lambda: supervisor.value("ifpp_contract_violation_total", schema="state_changed", reason="envelope") == 1
+        )
+        station.outbox.clear()
+        await station.send(*station.record(1))  # the number it claimed is still free for the real event
+        await until(lambda: station.through == 1)
     assert factory.taken("st01") == [1]
     assert [row.node_id for row in factory.parked()] == ["st01"]
 
 
 async def test_a_cloned_disk_is_rejected(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory):
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            await station.send(*station.record(2))
-            await until(lambda: station.through == 2)
-            station.outbox.clear()
-            station.record(2)
-            await station.send(2)
-            await until(lambda: station.rejected == {2: "CUSTODY.SEQ_CONFLICT"})
+    async with line(tmp_path, factory) as (_, _, station):
+        await station.send(*station.record(2))
+        await until(lambda: station.through == 2)
+        station.outbox.clear()
+        station.record(2)
+        await station.send(2)
+        await until(lambda: station.rejected == {2: "CUSTODY.SEQ_CONFLICT"})
 
 
 @both_brokers
 async def test_a_killed_broker_costs_time_and_no_event(kind: BrokerKind, tmp_path: Path, factory: GatedFactory) -> None:
-    require(kind)
-    port = free_port()
     factory.add_job(JOB)
-    async with running(tmp_path, kind, port=port) as broker, Station(port).up() as station:
-        assert isinstance(station, Station)
-        async with supervised(site_at(port), factory) as supervisor:
+    async with running(tmp_path, kind) as broker:
+        port = broker.port
+        async with Station(port).up() as station, supervised(site_at(port), factory) as supervisor:
             await station.send(*station.record(20))
             await until(lambda: station.through == 20)
             station.record(20)
@@ -189,7 +190,6 @@ async def test_a_killed_broker_costs_time_and_no_event(kind: BrokerKind, tmp_pat
                 await until(lambda: station.through == 40)
                 await until(lambda: len(station.births) >= 2 and station.births[-1].epoch == 1)
                 async with Station(port, "st99").up() as late:
-                    assert isinstance(late, Station)
                     await until(lambda: bool(late.jobs))  # what was retained has been said again
                 await supervisor.end()
                 station.stop.set()
@@ -204,15 +204,15 @@ async def test_a_late_station_finds_the_job_and_sees_it_change(
     kind: BrokerKind, tmp_path: Path, factory: GatedFactory
 ) -> None:
     factory.add_job(JOB)
-    async with running(tmp_path, kind) as broker, supervised(site_at(broker.port), factory):
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
-            await until(lambda: bool(station.jobs))
-            assert station.jobs[-1].jobs == [JOB]
-            assert station.jobs[-1].epoch == 1
-            changed = msgspec.structs.replace(JOB, version=2, quantity=50)
-            await asyncio.to_thread(factory.add_job, changed)
-            await until(lambda: station.jobs[-1].jobs == [changed])
+    async with line(tmp_path, factory, kind) as (_, _, station):
+        await until(lambda: bool(station.jobs))
+        assert station.jobs[-1].jobs == [JOB]
+        assert station.jobs[-1].epoch == 1
+        changed = msgspec.structs.replace(JOB, version=2, quantity=50)
+        await asyncio.to_thread(factory.add_job, changed)
+        await until(lambda: station.jobs[-1].jobs == [changed])
+        await asyncio.to_thread(factory.add_job, msgspec.structs.replace(JOB, version=3, dispatch_status="CLOSED"))
+        await until(lambda: station.jobs[-1].jobs == [])
 
 
 @both_brokers
@@ -229,32 +229,25 @@ async def test_the_line_knows_which_stations_are_there(kind: BrokerKind, tmp_pat
 
 
 async def test_the_will_of_a_replaced_connection_does_not_count(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory) as supervisor:
-        async with Station(broker.port).up() as station:
-            assert isinstance(station, Station)
+    async with line(tmp_path, factory) as (_, supervisor, station):
 
-            async def say(*, online: bool, session: int) -> None:
-                document = Online(
-                    schema="online/1.0", node_id="st09", online=online, session=session, boot_id="b", ts="t"
-                )
-                await station.client.publish(TOPICS.online("st09"), msgspec.json.encode(document))
+        async def say(*, online: bool, session: int) -> None:
+            document = Online(schema="online/1.0", node_id="st09", online=online, session=session, boot_id="b", ts="t")
+            await station.client.publish(TOPICS.online("st09"), msgspec.json.encode(document))
 
-            await say(online=True, session=5)
-            await say(online=False, session=4)
-            await station.client.publish(TOPICS.online("st08"), b"[]")
-            await until(
-                lambda: supervisor.value("ifpp_contract_violation_total", schema="online", reason="schema") == 1
-            )
-            await until(lambda: station.line[-1].stations == {"st01": True, "st09": True})
-            await say(online=False, session=5)
-            await until(lambda: station.line[-1].stations == {"st01": True, "st09": False})
+        await say(online=True, session=5)
+        await say(online=False, session=4)
+        await station.client.publish(TOPICS.online("st08"), b"[]")
+        await until(lambda: supervisor.value("ifpp_contract_violation_total", schema="online", reason="schema") == 1)
+        await until(lambda: station.line[-1].stations == {"st01": True, "st09": True})
+        await say(online=False, session=5)
+        await until(lambda: station.line[-1].stations == {"st01": True, "st09": False})
 
 
 async def test_stopping_finishes_the_commit_acknowledges_and_says_offline(
     tmp_path: Path, factory: GatedFactory
 ) -> None:
     async with running(tmp_path) as broker, Station(broker.port).up() as station:
-        assert isinstance(station, Station)
         async with supervised(site_at(broker.port), factory) as supervisor:
             factory.gate.clear()
             await station.send(*station.record(2))
@@ -275,7 +268,6 @@ async def test_stopping_finishes_the_commit_acknowledges_and_says_offline(
 
 async def test_a_second_supervisor_waits_until_the_line_is_free(tmp_path: Path, factory: GatedFactory) -> None:
     async with running(tmp_path) as broker, Station(broker.port).up() as station:
-        assert isinstance(station, Station)
         async with supervised(site_at(broker.port, lease_s=1.0), factory) as first:
             second = Running(site_at(broker.port, lease_s=1.0), factory)
             await asyncio.sleep(1.2)  # more than a lease: the first one renews
@@ -290,9 +282,9 @@ async def test_a_second_supervisor_waits_until_the_line_is_free(tmp_path: Path, 
 
 
 async def test_a_supervisor_that_lost_its_lease_leaves_the_line(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, Station(broker.port).up() as station:
-        assert isinstance(station, Station)
-        async with supervised(site_at(broker.port, lease_s=0.6), factory) as supervisor:
+    async with running(tmp_path) as broker:
+        site = site_at(broker.port, lease_s=0.6)
+        async with Station(broker.port).up() as station, supervised(site, factory) as supervisor:
             later = datetime.now(UTC) + timedelta(seconds=60)
             epoch = await asyncio.to_thread(factory.acquire_line, "L1", "another", 3600, later)
             assert epoch == 2
@@ -323,8 +315,20 @@ async def test_it_starts_before_broker_and_database_are_there(
         await supervisor.end()
 
 
-async def test_the_books_become_gauges(tmp_path: Path, factory: GatedFactory) -> None:
-    async with running(tmp_path) as broker, supervised(site_at(broker.port), factory) as supervisor:
-        text = supervisor.metrics.text().decode()
-        for series in ("ifpp_line_units", "ifpp_stations_online", "ifpp_line_epoch", "ifpp_broker_connected"):
-            assert f'{series}{{line="L1"' in text
+async def test_the_books_become_gauges_and_the_line_document(tmp_path: Path, factory: GatedFactory) -> None:
+    stock(factory, 3)
+    factory.add_job(JOB)
+    async with line(tmp_path, factory) as (_, supervisor, station):
+        done, failed = (send_package(factory, number, f"attempt-{number}") for number in (1, 2))
+        installed = profile_result(done, "INSTALLED", spent=True, pir=b"pir")
+        refused = profile_result(failed, "FAILED", spent=True, error="EUICC.LOAD_REFUSED: no")
+        station.outbox[1] = unit_result("st01", 1, eid_of(1), installed)
+        station.outbox[2] = unit_result("st01", 2, eid_of(2), refused, result="FAIL")
+        await station.send(1, 2, name="unit_result")
+        await until(lambda: station.line[-1].units == 2)
+        assert (station.line[-1].passed, station.line[-1].failed) == (1, 1)
+        labels = {"sku": "P-100", "region": "EU", "smdp": "2.999.10"}
+        await until(lambda: supervisor.metrics.value("ifpp_packages", **labels, state="INSTALLED") == 1)
+        assert supervisor.metrics.value("ifpp_packages", **labels, state="FAILED") == 1
+        assert supervisor.metrics.value("ifpp_packages", **labels, state="AVAILABLE") == 1
+        assert supervisor.value("ifpp_line_units", verdict="passed") == 1

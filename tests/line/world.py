@@ -5,23 +5,42 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
+from ifpp.bus.broker import BrokerKind, DemoBroker
 from ifpp.errors import IfppError
 from ifpp.line.settle import USUAL, Limits
 from ifpp.line.supervisor import run_supervisor
 from ifpp.metrics import Metrics, Role
+from ifpp.model.chip import OneTimeKey
 from ifpp.model.clock import SystemClock, utc_ms_text, uuid7
-from ifpp.model.messages import Ack, Birth, Job, JobState, LineState, Product, Recipe
+from ifpp.model.ids import Eid, Iccid, eid_check_digits, luhn_digit
+from ifpp.model.messages import (
+    Ack,
+    Birth,
+    ClaimedPackage,
+    ClaimRequest,
+    Job,
+    JobState,
+    LineState,
+    Product,
+    ProfileResult,
+    Recipe,
+    UnitRef,
+    UnitResultEvent,
+)
 from ifpp.settings import Broker, Site, Supervisor
 from ifpp.store.factory import Factory
-from ifpp.store.records import ReceivedEvent, TakeResult
+from ifpp.store.records import ChipItem, PackageItem, ReceivedEvent, TakeResult
 from tests.bus.node import TOPICS, Node, until
+from tests.real.mosquitto import running
 
 JOB = Job(
     job_order_id="JO-1",
@@ -126,16 +145,16 @@ class Station(Node):
         return [msgspec.json.decode(body, type=Birth) for body in self.payloads(TOPICS.birth("_line"))]
 
 
-def event(node_id: str, seq: int, **changes: object) -> bytes:
+def event(sender: str, number: int, /, **changes: object) -> bytes:
     """A durable event that settles nothing; `changes` replaces or adds keys, None takes one away."""
     now = datetime.now(UTC)
     document: dict[str, object] = {
         "schema": "state_changed/1.0",
         "id": uuid7(now),
         "ts": utc_ms_text(now),
-        "node_id": node_id,
+        "node_id": sender,
         "boot_id": "boot-1",
-        "seq": seq,
+        "seq": number,
         "resource": "h01",
         "old": "SBY",
         "old_code": 2202,
@@ -144,6 +163,114 @@ def event(node_id: str, seq: int, **changes: object) -> bytes:
         "new_code": 1100,
     }
     return msgspec.json.encode({key: value for key, value in (document | changes).items() if value is not None})
+
+
+def unit_result(sender: str, number: int, /, eid: str, *profiles: ProfileResult, result: str = "PASS") -> bytes:
+    """A unit_result as a station writes it for its attempt `attempt-<number>`."""
+    now = datetime.now(UTC)
+    document = UnitResultEvent(
+        schema="unit_result/1.0",
+        id=uuid7(now),
+        ts=utc_ms_text(now),
+        node_id=sender,
+        boot_id="boot-1",
+        seq=number,
+        operation="PROFILE_LOAD",
+        transaction_id=f"attempt-{number}",
+        head_id="h01",
+        unit=UnitRef(eid=str(eid)),
+        job_order_id="JO-1",
+        product=JOB.product,
+        region=JOB.region,
+        recipe=JOB.recipe,
+        attempt=1,
+        result=result,
+        outcome_class="PASS" if result == "PASS" else "PRODUCT",
+        disposition="CONTINUE",
+        clean_to_ship=result == "PASS",
+        started_at=utc_ms_text(now),
+        ended_at=utc_ms_text(now),
+        cycle_ms=10,
+        load_ms=8,
+        handling_ms=2,
+        profiles=list(profiles),
+    )
+    return msgspec.json.encode(document)
+
+
+SMDP = "2.999.10"
+
+
+def eid_of(number: int) -> Eid:
+    first = f"8904903212345123451234567890{number:02d}"
+    return Eid(first + eid_check_digits(first))
+
+
+def iccid_of(number: int) -> Iccid:
+    first = f"89430103000000000{number:02d}"
+    return Iccid(first + luhn_digit(first))
+
+
+def stock(factory: Factory, count: int) -> None:
+    """Put chips 1 to `count` into the books, each with one key and one package of SKU P-100, region EU."""
+    now = datetime.now(UTC)
+    with factory.intake("esed", "chips", "c" * 64, now) as intake:
+        for number in range(1, count + 1):
+            key = OneTimeKey(slot=0, otk_id=bytes([number]) * 20, state=0, alg=1, public=bytes([4, number]) * 32 + b"x")
+            intake.add_chip(ChipItem(eid_of(number), b"cert", (b"eum",), b"info2", b"otks", (key,)))
+    with factory.intake("esbpp", "packages", "p" * 64, now) as intake:
+        for number in range(1, count + 1):
+            intake.add_package(_package(number))
+
+
+def _package(number: int) -> PackageItem:
+    bpp = b"bpp-%d" % number
+    return PackageItem(
+        eid=eid_of(number),
+        otk_id=bytes([number]) * 20,
+        transaction_id=bytes([number]) * 16,
+        iccid=iccid_of(number),
+        profile_type="T",
+        sku="P-100",
+        region="EU",
+        smdp_oid=SMDP,
+        smdp_chain=(b"dp",),
+        order_ref="O",
+        prepare_download=b"prepare",
+        bpp=bpp,
+        bpp_sha256=sha256(bpp).hexdigest(),
+    )
+
+
+def send_package(factory: Factory, number: int, attempt: str, station: str = "st01") -> ClaimedPackage:
+    """Claim the package of a chip and mark it as sent."""
+    now = datetime.now(UTC)
+    request = ClaimRequest(
+        attempt_id=attempt, eid=eid_of(number), sku="P-100", region="EU", station_id=station, head_id="h01"
+    )
+    (package,) = factory.claim(request, now).packages
+    factory.mark_sent(package.package_id, attempt, station, now)
+    return package
+
+
+def profile_result(
+    package: ClaimedPackage, state: str, *, spent: bool, pir: bytes = b"", error: str = ""
+) -> ProfileResult:
+    return ProfileResult(
+        package_id=package.package_id,
+        iccid=package.iccid,
+        profile_type=package.profile_type,
+        bpp_sha256=package.bpp_sha256,
+        bytes=package.bytes,
+        apdus=1,
+        retries=0,
+        load_ms=8,
+        result="PASS" if state == "INSTALLED" else "FAIL",
+        package_state=state,
+        key_consumed=spent,
+        pir_b64=b64encode(pir).decode(),
+        error=error,
+    )
 
 
 class Running:
@@ -183,3 +310,16 @@ async def supervised(site: Site, factory: Factory, limits: Limits = USUAL) -> As
         yield running
     finally:
         await running.end()
+
+
+@asynccontextmanager
+async def line(
+    folder: Path, factory: Factory, kind: BrokerKind = BrokerKind.MOSQUITTO
+) -> AsyncIterator[tuple[DemoBroker, Running, Station]]:
+    """A broker, a supervisor and one connected station."""
+    async with (
+        running(folder, kind) as broker,
+        supervised(site_at(broker.port), factory) as supervisor,
+        Station(broker.port).up() as station,
+    ):
+        yield broker, supervisor, station

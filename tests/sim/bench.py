@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -24,10 +25,43 @@ TREE = pki.Pki.create()
 TEMPLATE = build_template(3_000, seed=1)
 
 
+class CardLike(Protocol):
+    """A chip, or the way to one."""
+
+    def process(self, apdu: bytes) -> bytes: ...
+
+
+class SlotClient:
+    """The station's end of a tcp:// slot, blocking."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, payload: bytes) -> None:
+        self._socket.sendall(len(payload).to_bytes(2, "big") + payload)
+
+    def ask(self, payload: bytes) -> bytes:
+        self.send(payload)
+        return self.receive()
+
+    def receive(self) -> bytes:
+        head = self._socket.recv(2, socket.MSG_WAITALL)
+        if len(head) < 2:
+            raise ConnectionError("closed")
+        size = int.from_bytes(head, "big")
+        return self._socket.recv(size, socket.MSG_WAITALL) if size else b""
+
+    process = ask
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 class Terminal:
     """Opens a channel to the ISD-R and sends ES10 commands in blocks; `sent` lists every APDU."""
 
-    def __init__(self, card: Euicc, *, block: int = 255, channel: int | None = None) -> None:
+    def __init__(self, card: CardLike, *, block: int = 255, channel: int | None = None) -> None:
         self.card = card
         self.block = block
         self.channel = 0
@@ -209,7 +243,8 @@ def new_bench(
 
 
 def metadata(iccid: str = ICCID, *, extra: bytes = b"") -> bytes:
-    made = binder.store_metadata(iccid_swapped(iccid), "Test MNO", "Test", fqdn="smdpf.example", mcc_mnc=b"\x00\xf1\x10")
+    owner = b"\x00\xf1\x10"
+    made = binder.store_metadata(iccid_swapped(iccid), "Test MNO", "Test", fqdn="smdpf.example", mcc_mnc=owner)
     return tlv(0xBF25, parse_one(made).value, extra)
 
 
@@ -261,7 +296,9 @@ def join(parts: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def kat_card(one_time_keys: Sequence[OneTimeKey], *, eid: str, euicc_private: bytes, roots: tuple[bytes, ...]) -> CardFile:
+def kat_card(
+    one_time_keys: Sequence[OneTimeKey], *, eid: str, euicc_private: bytes, roots: tuple[bytes, ...]
+) -> CardFile:
     """A chip with a given identity; its own certificates play no part in what it answers here."""
     return CardFile(
         eid=eid,
@@ -273,4 +310,3 @@ def kat_card(one_time_keys: Sequence[OneTimeKey], *, eid: str, euicc_private: by
         free_nvm=100_000,
         reported_nvm=100_000,
     )
-

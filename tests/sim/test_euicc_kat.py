@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ifpp.sim import binder, pki
+from ifpp.sim.bsp import derive
 from ifpp.sim.card_file import OneTimeKey
 from ifpp.sim.euicc import Euicc
 from ifpp.sim.pki import Holder
@@ -23,9 +24,14 @@ TARGET = binder.BindingTarget(EID, octets("otk_pub"))
 
 
 @pytest.fixture
-def terminal() -> Terminal:
-    card = Euicc(kat_card([KEY], eid=EID, euicc_private=octets("euicc_priv"), roots=(TREE.ci.der,)))
-    card.reset()
+def card() -> Euicc:
+    made = Euicc(kat_card([KEY], eid=EID, euicc_private=octets("euicc_priv"), roots=(TREE.ci.der,)))
+    made.reset()
+    return made
+
+
+@pytest.fixture
+def terminal(card: Euicc) -> Terminal:
     return Terminal(card)
 
 
@@ -59,8 +65,6 @@ def test_apdus_on_channel_1_as_listed(terminal: Terminal) -> None:
 
 def test_refused_profile_element_gives_the_known_result(terminal: Terminal) -> None:
     """pir_err: PE 1 has bad values, here an MF without a content of EF.ICCID."""
-    from ifpp.sim.bsp import derive
-
     mf = bytes.fromhex("b009a003810101a4028000")
     prepare(terminal)
     session = derive(private("dp_ot_priv"), octets("otk_pub"), octets("hostId"), bytes.fromhex(EID))
@@ -69,16 +73,15 @@ def test_refused_profile_element_gives_the_known_result(terminal: Terminal) -> N
     assert terminal.load(tlv(0xBF36, octets("bf23"), parts)) == (octets("pir_err"), 0x9000)
 
 
-def test_dialect_messages(terminal: Terminal) -> None:
+def test_dialect_messages(card: Euicc, terminal: Terminal) -> None:
     def answer(name: str) -> bytes:
         data, sw = terminal.send(octets("dialect", name))
         assert sw == 0x9000
         return data
 
-    nvm = terminal.card.nvm
-    nvm.list_signing, nvm.strict = False, True  # a chip without flags, as the vector has it
+    card.nvm.list_signing, card.nvm.strict = False, True  # a chip without flags, as the vector has it
     assert answer("status_req") == octets("dialect", "status_resp")
-    nvm.list_signing = True
+    card.nvm.list_signing = True
     assert answer("list_req") == octets("dialect", "list_resp")
     assert answer("delete_req") == octets("dialect", "delete_resp")
     assert answer("lock_req") == octets("dialect", "lock_resp")

@@ -116,6 +116,14 @@ def test_an_altered_key_list_is_refused(parties: Parties) -> None:
     assert reasons == ["the signature does not hold"] * 2
 
 
+def test_a_certificate_of_an_unknown_version_is_refused(parties: Parties) -> None:
+    chip = parties.eum.issue()
+    strange = chip.record.certificate.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020164"), 1)
+    (answer,) = fulfilled(parties, parties.request(parties.item(chip, euicc_certificate=strange)))
+    assert isinstance(answer, Refusal)
+    assert "does not parse" in answer.reason
+
+
 def test_a_chip_of_a_foreign_tree_is_refused(parties: Parties) -> None:
     foreign = Parties()
     (answer,) = parties.smdpf.fulfil(foreign.request(foreign.item(foreign.eum.issue())), {TYPE: stock()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifpp.sim.tlv import (
@@ -88,6 +88,7 @@ def test_object_identifiers(dotted: str, content: str) -> None:
     assert read_oid(bytes.fromhex(content)) == dotted
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0x5A, 0x80, 0xA0, 0x5F49, 0xBF36]), st.binary(max_size=300))))
 def test_what_is_written_parses_back(items: list[tuple[int, bytes]]) -> None:
     data = b"".join(tlv(tag, value) for tag, value in items)
@@ -96,6 +97,7 @@ def test_what_is_written_parses_back(items: list[tuple[int, bytes]]) -> None:
     assert b"".join(node.raw for node in nodes) == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_parsing_anything_ends_in_nodes_or_value_error(data: bytes) -> None:
     try:

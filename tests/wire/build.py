@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from ifpp.errors import TransportError
 
 POINT = b"\x04" + bytes(range(64))
@@ -125,11 +127,20 @@ def info2(**changes: bytes | None) -> bytes:
     return der(0xBF22, *(der(int(name[1:], 16), value) for name, value in members.items() if value is not None))
 
 
-def otk_entry(slot: int = 0, *, state: int = 0, alg: int = 0, public: bytes | None = POINT, otk_id: bytes) -> bytes:
+def otk_entry(
+    slot: int = 0, *, state: int = 0, alg: int = 0, public: bytes | None = POINT, otk_id: bytes | None = None
+) -> bytes:
+    """One entry of a one-time-key list; without `otk_id` the one that belongs to POINT."""
+    name = hashlib.sha1(POINT, usedforsecurity=False).digest() if otk_id is None else otk_id
     key = [der(0x5F49, public)] if public is not None else []
-    return der(
-        0x30, der(0x80, bytes([0, slot])), der(0x81, otk_id), der(0x82, bytes([state])), der(0x83, bytes([alg])), *key
-    )
+    numbers = der(0x82, bytes([state])), der(0x83, bytes([alg]))
+    return der(0x30, der(0x80, bytes([0, slot])), der(0x81, name), *numbers, *key)
+
+
+def otk_list(*entries: bytes, eid: bytes = EID, remaining: int = 1, challenge: bytes | None = bytes(16)) -> bytes:
+    """An otkListSigned (30), without its signature."""
+    front = [der(0x80, challenge)] if challenge is not None else []
+    return der(0x30, *front, der(0x5A, eid), der(0x81, bytes([remaining])), der(0xA2, *entries))
 
 
 def prepare_download(*, others: bytes = b"", confirm: bytes = b"\x00", certificate_bytes: int = 573) -> bytes:

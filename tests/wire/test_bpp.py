@@ -165,7 +165,7 @@ def test_any_package_arrives_byte_for_byte(
     mac_piece: int,
     host_id: bytes,
     transaction: bytes,
-    block_size: int,  # noqa: FBT001
+    block_size: int,
 ) -> None:
     raw = bpp(
         upp_bytes,

@@ -157,13 +157,13 @@ def test_notifications() -> None:
             0xA0,
             notification(),
             notification(b"\x00\x80", b"\x00\x40", iccid=None),
-            notification(b"\x02", b"\x04\x10", iccid=bytes(10)),
+            notification(b"\x02", b"\x04\x10", iccid=ICCID[:9] + b"\xf3"),
         ),
     )
     first, second, third = es10.parse_notifications(data)
-    assert (first.seq_number, first.events, first.iccid) == (1, {NotificationEvent.INSTALL}, PROFILE)
-    assert (second.seq_number, second.events, second.iccid) == (128, {NotificationEvent.ENABLE}, None)
-    assert (third.events, third.iccid) == ({NotificationEvent.DELETE}, None)
+    assert (first.seq_number, first.events, first.iccid) == (1, frozenset({NotificationEvent.INSTALL}), PROFILE)
+    assert (second.seq_number, second.events, second.iccid) == (128, frozenset({NotificationEvent.ENABLE}), None)
+    assert (third.events, third.iccid) == (frozenset({NotificationEvent.DELETE}), None)
     assert es10.parse_notifications(der(0xBF28, der(0xA0))) == ()
 
 
@@ -185,7 +185,7 @@ def test_kat_success() -> None:
     assert result.signed_raw == raw[4:-67]
     assert result.signature == raw[-64:]
     assert result.transaction_id == kat("transactionId")
-    assert (result.seq_number, result.events) == (1, {NotificationEvent.INSTALL})
+    assert (result.seq_number, result.events) == (1, frozenset({NotificationEvent.INSTALL}))
     assert result.notification_address == "dpf.example.com"
     assert result.iccid == KAT["iccid"]
     assert result.smdp_oid == "2.999.10"

@@ -11,7 +11,7 @@ from ifpp.model.chip import DeleteResult, FpaState, LockResult, OtkState
 from ifpp.model.ids import Eid
 from ifpp.wire.bpp import parse_bpp
 from ifpp.wire.fpx import FPX1, parse_otk_list, parse_prepare_download, smdp_sign_input, smdp_signature2_input
-from tests.wire.build import EID, POINT, SIGNATURE, TRANSACTION, der, otk_entry, prepare_download
+from tests.wire.build import EID, POINT, SIGNATURE, TRANSACTION, der, otk_entry, otk_list, prepare_download
 from tests.wire.vectors import KAT, kat
 
 OTHER = b"\x04" + bytes(range(100, 164))
@@ -19,15 +19,6 @@ OTHER = b"\x04" + bytes(range(100, 164))
 
 def sha1(data: bytes) -> bytes:
     return hashlib.sha1(data, usedforsecurity=False).digest()
-
-
-def entry(slot: int = 0, **changes: object) -> bytes:
-    return otk_entry(slot, **({"otk_id": sha1(POINT)} | changes))  # type: ignore[arg-type]
-
-
-def signed_list(*entries: bytes, eid: bytes = EID, remaining: int = 1, challenge: bytes | None = bytes(16)) -> bytes:
-    front = [der(0x80, challenge)] if challenge is not None else []
-    return der(0x30, *front, der(0x5A, eid), der(0x81, bytes([remaining])), der(0xA2, *entries))
 
 
 def test_kat_requests() -> None:
@@ -89,17 +80,17 @@ def test_kat_key_list() -> None:
 def test_the_list_of_a_file_is_the_same_object_without_wrapper() -> None:
     inside = kat("dialect", "list_resp")[6:]
     assert parse_otk_list(inside) == FPX1.parse_otks(kat("dialect", "list_resp"))
-    unsigned = parse_otk_list(signed_list(entry(), challenge=None))
+    unsigned = parse_otk_list(otk_list(otk_entry(), challenge=None))
     assert (unsigned.signature, unsigned.challenge) == (None, None)
 
 
 def test_spent_keys_have_no_public_part_and_unknown_numbers_are_kept() -> None:
     listed = parse_otk_list(
-        signed_list(
-            entry(0, state=2, public=None),
-            entry(1, state=9, public=None, otk_id=b"\x01" * 20),
-            entry(2, state=0, alg=7, public=b"post-quantum", otk_id=b"\x02" * 20),
-            entry(254, public=OTHER, otk_id=sha1(OTHER), alg=1, state=1),
+        otk_list(
+            otk_entry(0, state=2, public=None),
+            otk_entry(1, state=9, public=None, otk_id=b"\x01" * 20),
+            otk_entry(2, state=0, alg=7, public=b"post-quantum", otk_id=b"\x02" * 20),
+            otk_entry(254, public=OTHER, otk_id=sha1(OTHER), alg=1, state=1),
         )
     )
     assert [(key.slot, key.state, key.alg, key.public) for key in listed.keys] == [
@@ -115,21 +106,21 @@ def test_spent_keys_have_no_public_part_and_unknown_numbers_are_kept() -> None:
     [
         (b"", "is not one otkListSigned 30"),
         (der(0x5F37, SIGNATURE), "is not one otkListSigned 30"),
-        (signed_list() + signed_list(), "is not one otkListSigned 30"),
-        (signed_list() + der(0x5F37, SIGNATURE) * 2, "is not one otkListSigned 30"),
-        (signed_list() + der(0x5F37, b"short"), "tag 5F37: has 5 bytes, expected 64"),
-        (signed_list(eid=EID[:-1] + b"\x36"), "the check digits of EID"),
-        (signed_list(challenge=b"short"), "tag 80: has 5 bytes, expected 16"),
-        (signed_list(entry(255)), "slot 255 is greater than 254"),
-        (signed_list(entry(), entry(0, public=OTHER, otk_id=sha1(OTHER))), "tag A2: names a slot twice"),
-        (signed_list(entry(), entry(1)), "tag A2: names an otkId twice"),
-        (signed_list(entry(otk_id=b"\x01" * 20)), "tag 5F49: is not the key its otkId names"),
-        (signed_list(entry(otk_id=b"\x01" * 19)), "tag 81: has 19 bytes, expected 20"),
-        (signed_list(entry(public=None)), "has no public key although it is not spent"),
-        (signed_list(entry(public=None, state=1)), "has no public key although it is not spent"),
-        (signed_list(entry(public=POINT[:64])), "tag 5F49: has 64 bytes, expected 65"),
-        (signed_list(entry(alg=7, public=b"")), "tag 5F49: has 0 bytes, expected 1 to 4096"),
-        (signed_list(der(0x31)), "tag 31: in a row of 30 in A2"),
+        (otk_list() + otk_list(), "is not one otkListSigned 30"),
+        (otk_list() + der(0x5F37, SIGNATURE) * 2, "is not one otkListSigned 30"),
+        (otk_list() + der(0x5F37, b"short"), "tag 5F37: has 5 bytes, expected 64"),
+        (otk_list(eid=EID[:-1] + b"\x36"), "the check digits of EID"),
+        (otk_list(challenge=b"short"), "tag 80: has 5 bytes, expected 16"),
+        (otk_list(otk_entry(255)), "slot 255 is greater than 254"),
+        (otk_list(otk_entry(), otk_entry(0, public=OTHER, otk_id=sha1(OTHER))), "tag A2: names a slot twice"),
+        (otk_list(otk_entry(), otk_entry(1)), "tag A2: names an otkId twice"),
+        (otk_list(otk_entry(otk_id=b"\x01" * 20)), "tag 5F49: is not the key its otkId names"),
+        (otk_list(otk_entry(otk_id=b"\x01" * 19)), "tag 81: has 19 bytes, expected 20"),
+        (otk_list(otk_entry(public=None)), "has no public key although it is not spent"),
+        (otk_list(otk_entry(public=None, state=1)), "has no public key although it is not spent"),
+        (otk_list(otk_entry(public=POINT[:64])), "tag 5F49: has 64 bytes, expected 65"),
+        (otk_list(otk_entry(alg=7, public=b"")), "tag 5F49: has 0 bytes, expected 1 to 4096"),
+        (otk_list(der(0x31)), "tag 31: in a row of 30 in A2"),
     ],
 )
 def test_key_lists_that_are_none(raw: bytes, says: str) -> None:
@@ -146,7 +137,7 @@ def test_prepare_download() -> None:
     assert request.smdp_signature2 == SIGNATURE
     assert request.smdp_certificate == der(0x30, bytes(569))
     assert request.other_certificates == ()
-    assert len(request.raw) == 735  # with a certificate of 573 bytes: three STORE DATA of 255
+    assert len(request.raw) == 736  # with a certificate of 573 bytes: three STORE DATA of 255
 
 
 def test_prepare_download_with_a_chain() -> None:

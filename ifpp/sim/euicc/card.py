@@ -60,9 +60,9 @@ class Euicc:
     """One virtual eUICC as a state machine: `process` takes a command APDU and returns response data and status word.
 
     A new object has no power. `reset` powers it (or resets it: volatile state is lost either way), `power_off` mutes
-    it; without power `process` answers nothing at all. `apdus` counts the STORE DATA and GET RESPONSE it has received,
-    `load_apdus` lists, for each result delivered since power-up, how many it took from PrepareDownload (BF21) to the
-    last byte of the result (BF37).
+    it; without power `process` answers nothing at all. `apdus` counts the STORE DATA and GET RESPONSE received in the
+    object's life; `load_apdus` says for each result delivered how many of them it took, from the PrepareDownload
+    (BF21) of the same session to the last byte of the result (BF37).
     """
 
     atr = ATR
@@ -89,7 +89,7 @@ class Euicc:
             if slot.state > KeyState.RESERVED:
                 entry["private"] = ""
         fresh = path.with_suffix(".new")
-        card_file.write_private(fresh, json.dumps(document, indent=1).encode())
+        card_file.write_private(fresh, json.dumps(document).encode())
         fresh.replace(path)
 
     @property
@@ -104,7 +104,6 @@ class Euicc:
         """Cold or warm reset; returns the ATR. A load that power loss has interrupted gets its result now."""
         self._forget()
         install.resolve_interruption(self.chip)
-        self.load_apdus = []
         self._powered = True
         return self.atr
 

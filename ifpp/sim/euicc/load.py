@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ifpp.sim import bsp, evidence
 from ifpp.sim.euicc import install
 from ifpp.sim.euicc.chain import CURVES
-from ifpp.sim.euicc.chip import CONDITIONS, WRONG_DATA, Chip, StatusWordError
+from ifpp.sim.euicc.chip import CONDITIONS, Chip, StatusWordError
 from ifpp.sim.euicc.install import LoadError
 from ifpp.sim.euicc.metadata import ClassError, Metadata, rat_allows, read_metadata
 from ifpp.sim.euicc.nvm import LoadMark, Profile, Reservation
@@ -197,8 +197,8 @@ def begin(chip: Chip, channel: int, data: bytes) -> tuple[Load | None, bytes | N
         raise StatusWordError(CONDITIONS)
     try:
         _, length, value_at = split_header(data)
-    except ValueError:
-        raise StatusWordError(WRONG_DATA) from None
+    except ValueError:  # no header: then there is no BF23 either
+        length, value_at = 0, len(data)
     channel_request = data[value_at:]
     digest = hashlib.sha256(channel_request).digest()
     if reservation.bf23_sha256 is not None and not hmac.compare_digest(digest, reservation.bf23_sha256):

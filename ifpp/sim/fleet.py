@@ -1,0 +1,180 @@
+"""One process of virtual chips: the slots of one or more stations, the robot that feeds them, and the truth afterwards.
+
+stdout   one line when the slots listen: {"ready": true, "ports": {"<station>": {"h01": port, ...}}}
+stdin    a line "go" lets the robots start; so does SIGUSR1; end of file without it ends the process
+result   `out_path`, written when the piles are empty and the slots cleared, or on SIGTERM and SIGINT:
+    {"finished": true, "units": [{"eid", "sn", "station", "slot", "bin": "pass"|"fail"|"hold"|"contact"|"",
+      "lamp": the last verdict, "lamps": one for each seating, "seatings",
+      "apdus": STORE DATA + GET RESPONSE the chip received in all,
+      "load_apdus": [for each result delivered: the same from PrepareDownload (BF21) to the result (BF37)],
+      "card": {"profiles": [{"iccid", "enabled"}], "keys_left": number, "keys": ["available", ...],
+               "fpa_locked", "results": kept PIRs, "notifications": kept in all}}, ...]}
+  `card` is what the chip really holds, read from its memory and not from what anybody reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ifpp.sim import card_file
+from ifpp.sim.euicc import Euicc
+from ifpp.sim.euicc.nvm import KeyState
+from ifpp.sim.robot import RESEATS, Robot, Unit
+from ifpp.sim.slots import Slot, SlotServer, precise_loop
+
+
+class Fleet:
+    """The units and slots of some stations of a world; nothing moves before `work`."""
+
+    def __init__(
+        self,
+        world_dir: Path,
+        stations: Sequence[str],
+        *,
+        slots: int,
+        apdu_ms: float,
+        handling_ms: float,
+        reseats: int = RESEATS,
+    ) -> None:
+        self._world_dir = world_dir
+        world = json.loads((world_dir / "world.json").read_bytes())
+        names = [f"h{number:02d}" for number in range(1, slots + 1)]
+        self.units = {
+            station: [self._unit(plan) for plan in world["units"] if plan["station"] == station] for station in stations
+        }
+        self._slots = {station: {name: Slot(name, apdu_ms) for name in names} for station in stations}
+        self._servers = {station: SlotServer(self._slots[station]) for station in stations}
+        self._robots = [
+            Robot(self._slots[station], self.units[station], handling_ms=handling_ms, reseats=reseats)
+            for station in stations
+        ]
+        self.finished = False
+
+    async def start(self) -> dict[str, dict[str, int]]:
+        """Listen; returns the TCP port of every slot by station and slot name."""
+        for server in self._servers.values():
+            await server.start()
+        return {station: dict(server.ports) for station, server in self._servers.items()}
+
+    async def work(self) -> None:
+        """Feed all units; returns when the piles are empty and the slots cleared."""
+        async with asyncio.TaskGroup() as group:
+            for robot in self._robots:
+                group.create_task(robot.run())
+        self.finished = True
+
+    def finish(self, out_path: Path) -> None:
+        """Close the slots, write every chip's state into its card file, and the result."""
+        for server in self._servers.values():
+            server.stop()
+        for unit in (unit for units in self.units.values() for unit in units):
+            unit.card.power_off()
+            unit.card.save(self._card_path(unit.eid))
+        out_path.write_text(json.dumps(self.result(), indent=1) + "\n", encoding="utf-8")
+
+    def result(self) -> dict[str, Any]:
+        """The result document (see the module text)."""
+        units = [
+            {**unit.record(), "station": station, "card": card_contents(unit.card)}
+            for station, members in self.units.items()
+            for unit in members
+        ]
+        return {"finished": self.finished, "units": units}
+
+    def _unit(self, plan: dict[str, Any]) -> Unit:
+        path = self._card_path(plan["eid"])
+        return Unit(plan["eid"], plan["sn"], Euicc.load(path), card_file.load(path).faults)
+
+    def _card_path(self, eid: str) -> Path:
+        return self._world_dir / "cards" / f"{eid}.card.json"
+
+
+def card_contents(card: Euicc) -> dict[str, Any]:
+    """What a chip really holds."""
+    nvm = card.nvm
+    return {
+        "profiles": [{"iccid": _digits(profile.iccid), "enabled": profile.enabled} for profile in nvm.profiles],
+        "keys_left": sum(slot.state <= KeyState.RESERVED for slot in nvm.keys),
+        "keys": [slot.state.name.lower() for slot in nvm.keys],
+        "fpa_locked": nvm.locked,
+        "results": sum(kept.is_result for kept in nvm.notifications),
+        "notifications": len(nvm.notifications),
+    }
+
+
+async def run_fleet(
+    world_dir: Path,
+    stations: Sequence[str],
+    *,
+    slots: int,
+    apdu_ms: float,
+    handling_ms: float,
+    out_path: Path,
+    reseats: int = RESEATS,
+) -> bool:
+    """Serve, announce, wait for "go", work, write the result; True when every unit went through.
+
+    Raises OSError, ValueError, KeyError when the world cannot be read.
+    """
+    fleet = Fleet(world_dir, stations, slots=slots, apdu_ms=apdu_ms, handling_ms=handling_ms, reseats=reseats)
+    gc.freeze()  # chips live as long as the process: the collector need not look at them again
+    work = asyncio.create_task(_serve(fleet), name="fleet")
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, work.cancel)
+    await asyncio.wait([work])
+    fleet.finish(out_path)
+    if not work.cancelled():
+        work.result()
+    return fleet.finished
+
+
+def serve_fleet(world_dir: Path, stations: Sequence[str], **options: Any) -> bool:
+    """run_fleet on an event loop with precise timers: what a process of chips calls. Options as of run_fleet."""
+    with asyncio.Runner(loop_factory=precise_loop) as runner:
+        return runner.run(run_fleet(world_dir, stations, **options))
+
+
+async def _serve(fleet: Fleet) -> None:
+    ports = await fleet.start()
+    sys.stdout.write(json.dumps({"ready": True, "ports": ports}) + "\n")
+    sys.stdout.flush()
+    if await _go():
+        await fleet.work()
+
+
+async def _go() -> bool:
+    """Wait for the line or the signal that lets the robots start; False when whoever could give it is gone."""
+    loop = asyncio.get_running_loop()
+    signalled = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, signalled.set)
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    line = asyncio.create_task(_go_line(reader), name="go-line")
+    signal_wait = asyncio.create_task(signalled.wait(), name="go-signal")
+    try:
+        await asyncio.wait([line, signal_wait], return_when=asyncio.FIRST_COMPLETED)
+        return signalled.is_set() or line.result()
+    finally:
+        line.cancel()
+        signal_wait.cancel()
+        transport.close()
+
+
+async def _go_line(reader: asyncio.StreamReader) -> bool:
+    while text := await reader.readline():
+        if text.strip() == b"go":
+            return True
+    return False
+
+
+def _digits(iccid: bytes) -> str:
+    """ICCID digits of the nibble-swapped form, without filler."""
+    return "".join(f"{octet & 0x0F:x}{octet >> 4:x}" for octet in iccid).rstrip("f")

@@ -1,0 +1,109 @@
+"""The robot of one station: it seats units, waits for the verdict lamp, seats again where asked, and sorts into bins.
+
+One task serves one slot; all slots of a station take from one pile. A unit whose lamp says RESEAT or HOLD is seated
+again, at most `reseats` times, then it goes where its last lamp sends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ifpp.sim.euicc import Euicc
+from ifpp.sim.slots import Cut, Lamp, Slot
+
+RESEATS = 3
+# where a unit goes by its last lamp; a unit that never lost its RESEAT lamp has bad contacts for good
+BINS = {Lamp.PASS: "pass", Lamp.FAIL: "fail", Lamp.HOLD: "hold", Lamp.RESEAT: "contact"}
+
+
+@dataclass(slots=True)
+class Unit:
+    """One unit and what became of it. `faults` is the hint of its card file.
+
+    `lamps` lists the verdict of every seating, `load_apdus` the STORE DATA and GET RESPONSE the chip received from
+    PrepareDownload to each result it delivered, `apdus` all of them.
+    """
+
+    eid: str
+    sn: str
+    card: Euicc
+    faults: Mapping[str, Any] = field(default_factory=dict)
+    slot: str = ""
+    lamps: list[Lamp] = field(default_factory=list)
+    bin: str = ""
+
+    @property
+    def seatings(self) -> int:
+        return len(self.lamps)
+
+    @property
+    def dead(self) -> bool:
+        return self.faults.get("class") == "dead"
+
+    def record(self) -> dict[str, Any]:
+        """The robot's record as a JSON value."""
+        return {
+            "eid": self.eid,
+            "sn": self.sn,
+            "slot": self.slot,
+            "bin": self.bin,
+            "lamp": self.lamps[-1].name.lower() if self.lamps else "",
+            "lamps": [lamp.name.lower() for lamp in self.lamps],
+            "seatings": self.seatings,
+            "apdus": self.card.apdus,
+            "load_apdus": list(self.card.load_apdus),
+        }
+
+
+def planned_cut(faults: Mapping[str, Any], seating: int) -> Cut | None:
+    """The loss of contact planned for this seating (from 1).
+
+    Fault class `contact`: the chip is away until it is seated again; `power_cut`: it stays and works from the next
+    power-up on. `pull_at_apdu` says at which APDU after power-up, `executed` whether the chip still executes it.
+    """
+    kind = faults.get("class")
+    if seating != 1 or kind not in ("contact", "power_cut"):
+        return None
+    return Cut(at=int(faults["pull_at_apdu"]), executed=bool(faults.get("executed", False)), stays=kind == "power_cut")
+
+
+class Robot:
+    """Feeds the slots of one station from one pile. `handling_ms` is the time from one unit to the next in a slot."""
+
+    def __init__(
+        self, slots: Mapping[str, Slot], pile: Iterable[Unit], *, handling_ms: float = 0.0, reseats: int = RESEATS
+    ) -> None:
+        self._slots = slots
+        self._pile = deque(pile)
+        self._handling_s = handling_ms / 1000
+        self._reseats = reseats
+
+    async def run(self) -> None:
+        """Work until the pile is empty and every slot cleared."""
+        async with asyncio.TaskGroup() as group:
+            for name, slot in self._slots.items():
+                group.create_task(self._serve(slot), name=f"robot-{name}")
+
+    async def _serve(self, slot: Slot) -> None:
+        while self._pile:
+            unit = self._pile.popleft()
+            unit.slot = slot.name
+            try:
+                await self._process(slot, unit)
+            finally:
+                slot.unseat()
+
+    async def _process(self, slot: Slot, unit: Unit) -> None:
+        while True:
+            await asyncio.sleep(self._handling_s)
+            slot.seat(None if unit.dead else unit.card, planned_cut(unit.faults, unit.seatings + 1))
+            lamp = await slot.verdict()
+            unit.lamps.append(lamp)
+            slot.unseat()
+            if lamp not in (Lamp.RESEAT, Lamp.HOLD) or unit.seatings > self._reseats:
+                unit.bin = BINS[lamp]
+                return

@@ -1,0 +1,70 @@
+"""One order and fresh chips for it, from the simulated world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ifpp.fpa.load import Order
+from ifpp.model.ids import Eid, Iccid
+from ifpp.sim.euicc.card import Euicc
+from ifpp.sim.world import JobPlan, WorldSummary, build_world
+from ifpp.trust.chain import EuiccKey, TrustStore
+from ifpp.wire.bpp import parse_bpp
+from ifpp.wire.documents import read_delivery, read_esed
+from ifpp.wire.fpx import parse_prepare_download
+from tests.memory_port import MemoryPort
+
+
+@dataclass(frozen=True)
+class Case:
+    """An order, the key its chip signs with, and a way to get that chip as it was personalised."""
+
+    order: Order
+    otk_id: bytes
+    key: EuiccKey
+    card: Path
+
+    def port(self) -> MemoryPort:
+        return MemoryPort(Euicc.load(self.card))
+
+
+def cases(world: WorldSummary) -> list[Case]:
+    trust = TrustStore([world.ci.read_bytes()])
+    with world.esed.open("rb") as stream:
+        header, records = read_esed(stream)
+        certificates = {record.eid: record.euicc_certificate for record in records}
+    made = []
+    for path in world.deliveries:
+        with path.open("rb") as stream:
+            delivery, items = read_delivery(stream)
+            for item in items:
+                eid = Eid(item.eid)
+                order = Order(
+                    package_id=item.bpp_sha256.hex(),
+                    eid=eid,
+                    iccid=Iccid(item.iccid),
+                    transaction_id=bytes(item.transaction_id),
+                    smdp_oid=delivery.smdp_oid,
+                    prepare=parse_prepare_download(item.prepare_download),
+                    bpp=parse_bpp(item.bpp),
+                )
+                key = trust.euicc(certificates[item.eid], header.eum_chain, eid, datetime.now(UTC))
+                made.append(Case(order, bytes(item.otk_id), key, world.directory / "cards" / f"{eid}.card.json"))
+    return made
+
+
+@pytest.fixture
+def make_cases(tmp_path: Path) -> Callable[..., list[Case]]:
+    """Build a world of `units` and return its cases; keywords as of `build_world`."""
+
+    def make(units: int = 1, **options: object) -> list[Case]:
+        folder = tmp_path / f"world-{len(list(tmp_path.iterdir()))}"
+        plan = [JobPlan("JO-1", "TRACKER", "EU", ["st01"])]
+        return cases(build_world(folder, units=units, seed=7, jobs=plan, **options))  # type: ignore[arg-type]
+
+    return make
