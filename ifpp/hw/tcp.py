@@ -20,6 +20,8 @@ _WAIT_SEATED, _WAIT_REMOVED, _LAMP = 0xE0, 0xE1, 0xE2
 _LAMPS = {Lamp.OFF: 0, Lamp.BUSY: 1, Lamp.PASS: 2, Lamp.FAIL: 3, Lamp.RESEAT: 4, Lamp.HOLD: 5}
 _CONNECT_TIMEOUT_S = 5.0
 _REPLY_MARGIN_S = 5.0
+_LENGTH = struct.Struct(">H")
+_MAX_FRAME = 2 + 0xFFFF
 
 
 class TcpPort:
@@ -36,10 +38,12 @@ class TcpPort:
         self.url = url
         self._address = (host, port)
         self._socket: socket.socket | None = None
+        self._timeout_s = _CONNECT_TIMEOUT_S
 
     def open(self) -> None:
         try:
             self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
+            self._timeout_s = _CONNECT_TIMEOUT_S
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             raise TransportError("HEAD.UNREACHABLE", f"no connection ({error})", where=self.url) from error
@@ -96,29 +100,32 @@ class TcpPort:
         """Send one frame and return the reply; TimeoutError passes through."""
         self._send(payload)
         stream = self._stream()
-        stream.settimeout(timeout_s)
-        header = self._receive(stream, 2)
-        return self._receive(stream, struct.unpack(">H", header)[0])
+        if timeout_s != self._timeout_s:
+            stream.settimeout(timeout_s)
+            self._timeout_s = timeout_s
+        answer = self._receive(stream)
+        while len(answer) < 2 or len(answer) < (size := 2 + _LENGTH.unpack_from(answer)[0]):
+            answer += self._receive(stream)
+        if len(answer) > size:
+            self._lost(OSError("the slot answered more than it was asked"))
+        return answer[2:]
 
     def _send(self, payload: bytes) -> None:
         try:
-            self._stream().sendall(struct.pack(">H", len(payload)) + payload)
+            self._stream().sendall(_LENGTH.pack(len(payload)) + payload)
         except OSError as error:
             self._lost(error)
 
-    def _receive(self, stream: socket.socket, count: int) -> bytes:
-        chunks = b""
-        while len(chunks) < count:
-            try:
-                chunk = stream.recv(count - len(chunks))
-            except TimeoutError:
-                raise
-            except OSError as error:
-                self._lost(error)
-            if not chunk:
-                self._lost(None)
-            chunks += chunk
-        return chunks
+    def _receive(self, stream: socket.socket) -> bytes:
+        try:
+            chunk = stream.recv(_MAX_FRAME)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            self._lost(error)
+        if not chunk:
+            self._lost(None)
+        return chunk
 
     def _stream(self) -> socket.socket:
         if self._socket is None:

@@ -19,7 +19,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ifpp.bus.broker import DemoBroker, free_port, start_demo_broker
 from ifpp.errors import IntakeError, ServiceError, SettingsError
@@ -101,7 +100,6 @@ class _Demo:
         self._stations = [f"st{number:02d}" for number in range(1, options.stations + 1)]
         self._children = Children(folder / "logs")
         self._site_file = folder / "config" / "site.toml"
-        self._cpu_s: dict[str, float] = {}
 
     async def run(self) -> Figures:
         task = asyncio.current_task()
@@ -113,9 +111,10 @@ class _Demo:
         async with self._broker() as broker:
             try:
                 stations, fleet = await self._start(world, broker)
-                elapsed_s = await self._work(stations, fleet)
+                cpu_s = sum(child.cpu_s() for child in stations)
+                elapsed_s = await self._work(fleet)
                 await self._settled(stations)
-                self._cpu_s = {child.name: child.cpu_s() for child in stations}
+                cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
                 await self._children.stop(*stations)
                 await self._write_reports()
             finally:
@@ -125,7 +124,7 @@ class _Demo:
             world,
             self._stations,
             elapsed_s=elapsed_s,
-            station_cpu_s=sum(self._cpu_s.values()),
+            station_cpu_s=cpu_s,
             block_size=255,
         )
 
@@ -187,7 +186,7 @@ class _Demo:
         if await child.process.wait():
             raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
 
-    async def _work(self, stations: list[Child], fleet: list[Child]) -> float:
+    async def _work(self, fleet: list[Child]) -> float:
         """Let the robots feed units until the piles are empty; returns how long that took, in seconds."""
         start = time.monotonic()
         for chips in fleet:
@@ -287,7 +286,7 @@ def _outbox_depth(metrics_port: int) -> int:
     """Read a station's own figure from its metrics."""
     import urllib.request
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith("ifpp_outbox_depth{"):
                 return int(float(line.rsplit(" ", 1)[1]))

@@ -95,7 +95,8 @@ class Journal:
         self._path = path
         self._clock = clock
         self.boot_id = str(uuid4())
-        self.on_event: Callable[[], None] = lambda: None  # called on the writer thread after a commit
+        self.on_event: Callable[[], None] = lambda: None  # called on the writer thread when one was stored
+        self._appended = False
         self._queue: queue.SimpleQueue[tuple[Change[object], Future[object]] | None] = queue.SimpleQueue()
         self._connection = _connect(path, station_id)
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -271,6 +272,7 @@ class Journal:
 
     def _append(self, connection: sqlite3.Connection, name: str, event: Message) -> None:
         """Give the event its number in the transaction that stores it."""
+        self._appended = True
         event.seq = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM outbox").fetchone()[0]
         connection.execute(
             "INSERT INTO outbox (seq, id, name, body, stored_at) VALUES (?, ?, ?, ?, ?)",
@@ -301,12 +303,14 @@ class Journal:
             for change, future in batch:
                 outcomes.append((future, *self._run(change)))
             self._connection.execute("COMMIT")
-            self.on_event()
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             fault = CustodyError("JOURNAL.WRITE", str(error), where=self._name)
             outcomes = [(future, None, fault) for _, future in batch]
+        if self._appended:
+            self._appended = False
+            self.on_event()
         for future, result, failure in outcomes:
             if failure is None:
                 future.set_result(result)

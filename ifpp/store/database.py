@@ -59,12 +59,18 @@ class Database:
     def _named(self) -> Iterator[None]:
         try:
             yield
-        except sa.IntegrityError as error:
-            raise CustodyError("CUSTODY.TRANSITION", _short(error), where=self.name) from error
-        except (sa.ProgrammingError, sa.DataError, sa.NotSupportedError) as error:
-            raise IfppError("INTERNAL", _short(error), where=self.name) from error
-        except (sa.DBAPIError, sa.TimeoutError) as error:
-            raise ServiceError("DATABASE.UNREACHABLE", _short(error), where=self.name) from error
+        except sa.SQLAlchemyError as error:
+            raise _fault(error, self.name) from error
+
+
+def _fault(error: sa.SQLAlchemyError, where: str) -> IfppError:
+    """Name a failure: a rule refused, the database is away or broken, or we asked nonsense."""
+    if isinstance(error, sa.IntegrityError):
+        return CustodyError("CUSTODY.TRANSITION", _short(error), where=where)
+    nonsense = isinstance(error, sa.ProgrammingError | sa.DataError | sa.NotSupportedError)
+    if isinstance(error, sa.DBAPIError | sa.TimeoutError) and not nonsense:
+        return ServiceError("DATABASE.UNREACHABLE", _short(error), where=where)
+    return IfppError("INTERNAL", _short(error), where=where)
 
 
 def _short(error: sa.SQLAlchemyError) -> str:

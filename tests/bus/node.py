@@ -20,10 +20,17 @@ PATIENCE_S = 10.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as the condition holds; fails the test after PATIENCE_S."""
+    """Return as soon as the condition holds; fails the test after PATIENCE_S. What is not there yet does not hold."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - the condition is another process's doing
+        while not _holds(condition):  # noqa: ASYNC110 - the condition is another process's doing
             await asyncio.sleep(0.005)
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except IndexError:  # the last of an empty list
+        return False
 
 
 class Node:

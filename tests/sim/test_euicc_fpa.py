@@ -63,7 +63,7 @@ def cancel(bench: Bench, transaction_id: bytes = TRANSACTION) -> Node:
     return bench.terminal.ask(tlv(0xBF41, tlv(0x80, transaction_id), tlv(0x81, b"\x05")))
 
 
-# --- PrepareDownload ---------------------------------------------------------------------------------------------------
+# --- PrepareDownload -----
 
 
 def test_prepare_reserves_the_key_for_the_transaction(bench: Bench) -> None:
@@ -215,7 +215,7 @@ def test_a_key_on_brainpool() -> None:
     assert outcome(terminal.load(recipe.bpp())[0]) is None
 
 
-# --- the life of a key ---------------------------------------------------------------------------------------------------
+# --- the life of a key -----
 
 
 def test_one_key_one_profile(bench: Bench) -> None:
@@ -293,7 +293,7 @@ def test_strict_chips_load_like_the_others() -> None:
     assert key_states(bench.terminal) == [2, 0, 0]
 
 
-# --- list, delete, lock --------------------------------------------------------------------------------------------------
+# --- list, delete, lock -----
 
 
 def test_list_is_signed_over_the_challenge(bench: Bench) -> None:
@@ -418,7 +418,7 @@ def test_lock_survives_a_reset_that_deletes_something() -> None:
     assert [read_integer(entry.need(0x80).value) for entry in listed] == [1, 2], "numbers go on rising"
 
 
-# --- gating --------------------------------------------------------------------------------------------------------------
+# --- gating -----
 
 # a well-formed request of every gated function, and its answers at the three stages: 0 = data, or a status word
 REQUESTS: dict[int, tuple[str, int, int, int]] = {

@@ -68,7 +68,7 @@ def result_of(recipe: Recipe, *, bent: bytes | None = None, terminal: Terminal |
     return said
 
 
-# --- bits flipped on the way ------------------------------------------------------------------------------------------
+# --- bits flipped on the way -----
 
 
 def places(bpp: bytes) -> dict[str, range]:
@@ -229,7 +229,7 @@ def test_any_bit_of_a_long_package(at: int) -> None:
     assert said is not None
 
 
-# --- wrong inside, made with the right keys ---------------------------------------------------------------------------
+# --- wrong inside, made with the right keys -----
 
 
 def crt(key_type: str = "800188", key_length: str = "810110", host_id: str = "8401ff") -> bytes:
@@ -435,7 +435,7 @@ def test_a_segment_too_many_or_too_few() -> None:
         assert outcome(data) == expected
 
 
-# --- the profile itself -----------------------------------------------------------------------------------------------
+# --- the profile itself -----
 
 
 @pytest.mark.parametrize(

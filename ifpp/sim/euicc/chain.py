@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ifpp.sim.pki import POLICY_DPPB, point
@@ -19,6 +19,17 @@ P256 = ec.SECP256R1()
 BRAINPOOL = ec.BrainpoolP256R1()
 CURVES: dict[int, ec.EllipticCurve] = {0: P256, 1: BRAINPOOL}  # by alg of a one-time key (FPX/1 10.4)
 _MAX_CHAIN = 4
+# what cryptography raises for certificates that do not parse, lack something or are signed by somebody else
+_UNFIT = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
@@ -60,7 +71,7 @@ def authenticate(chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> Signer:
         return _signer(certificates[0])
     except (ChainError, CurveError):
         raise
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+    except _UNFIT as error:
         raise ChainError(type(error).__name__) from error
 
 

@@ -140,7 +140,7 @@ class ProfileWalk:
         except (ValueError, KeyError):
             raise ElementError(STATUS_REQUEST_FORMAT) from None
         if number in self._seen or not 0 <= number <= _MAX_IDENTIFICATION:
-            raise ElementError(STATUS_REQUEST_FORMAT, number)
+            raise ElementError(STATUS_REQUEST_FORMAT, max(number, 0))
         self._seen.add(number)
         return number
 
