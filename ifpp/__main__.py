@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,6 +32,7 @@ app.add_typer(report_app, name="report")
 app.add_typer(sim_app, name="sim")
 
 Config = Annotated[Path, typer.Option("--config", help="The site file.")]
+Broker = Literal["auto", "mosquitto", "amqtt"]
 _SITE = Path("config/site.toml")
 
 
@@ -59,14 +60,19 @@ def demo(
     apdu_ms: Annotated[float, typer.Option(min=0, max=1000, help="Time a chip takes for one command.")] = 5.0,
     faults: Annotated[int, typer.Option(min=0, help="Faulty units among them.")] = 0,
     template: Annotated[Path | None, typer.Option(help="A SAIP profile (DER) instead of generated ones.")] = None,
+    broker: Annotated[
+        Broker, typer.Option(help="Which broker; auto takes Mosquitto if it is there.")
+    ] = "auto",
     json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep all files of the run in this new folder.")] = None,
 ) -> None:
     """Run a whole line on this machine: packages bound, chips loaded, results verified and counted."""
+    from ifpp.bus.broker import BrokerKind
     from ifpp.roles.demo import DemoOptions
     from ifpp.roles.demo import demo as run
 
-    options = DemoOptions(units, stations, heads, seed, apdu_ms, faults, template, json, keep)
+    kind = None if broker == "auto" else BrokerKind(broker)
+    options = DemoOptions(units, stations, heads, seed, apdu_ms, faults, template, kind, json, keep)
     raise typer.Exit(run(options))
 
 

@@ -81,7 +81,7 @@ class Figures:
             f"passed         {self.passed}, clean to ship {self.clean_to_ship}",
             f"failed         {failed}",
             f"attempts       {self.attempts}, results acknowledged by the supervisor {self.acked}",
-            f"commands       {self.apdus_per_unit:.1f} a load, the protocol's minimum is {self.apdu_floor_per_unit:.1f}",
+            f"commands       {self.apdus_per_unit:.1f} a load, at least {self.apdu_floor_per_unit:.1f} by the protocol",
             f"station CPU    {self.cpu_ms_per_unit:.1f} ms a unit",
             f"reported       {self.reported} results verified by the SM-DPf, {len(self.report_refused)} refused",
             "packages       sku         region imported = available claimed sent installed failed unknown destroyed",

@@ -16,11 +16,12 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifpp.bus.broker import DemoBroker, free_port, start_demo_broker
+from ifpp.bus.broker import BrokerKind, DemoBroker, free_port, start_demo_broker
 from ifpp.errors import IntakeError, ServiceError, SettingsError
 from ifpp.model.clock import SystemClock
 from ifpp.roles.accounts import Figures, take_account
@@ -47,6 +48,7 @@ class DemoOptions:
     apdu_ms: float
     faults: int
     template: Path | None
+    broker: BrokerKind | None
     json: Path | None
     keep: Path | None
 
@@ -114,6 +116,7 @@ class _Demo:
                 cpu_s = sum(child.cpu_s() for child in stations)
                 elapsed_s = await self._work(fleet)
                 await self._settled(stations)
+                await self._metrics(self._supervisor)
                 cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
                 await self._children.stop(*stations)
                 await self._write_reports()
@@ -148,7 +151,7 @@ class _Demo:
 
     @contextlib.asynccontextmanager
     async def _broker(self) -> AsyncIterator[DemoBroker]:
-        broker = await start_demo_broker(self._folder / "broker", free_port(), SystemClock())
+        broker = await start_demo_broker(self._folder / "broker", free_port(), SystemClock(), kind=self._options.broker)
         try:
             yield broker
         finally:
@@ -164,6 +167,7 @@ class _Demo:
             await self._children.start_ifpp("store", "store", "serve", *config),
             await self._children.start_ifpp("supervisor", "supervisor", "run", *config),
         ]
+        self._supervisor = services[1]
         await asyncio.gather(*(child.wait_ready() for child in [*fleet, *services]))
         stations = []
         for name, chips in zip(self._stations, fleet, strict=True):
@@ -234,12 +238,18 @@ class _Demo:
         """Wait until every station's outbox is empty: the supervisor has acknowledged all there is."""
         end = time.monotonic() + _SETTLE_S
         for child in stations:
-            while await asyncio.to_thread(_outbox_depth, int(child.facts["metrics_port"])):
+            while outbox_depth(await self._metrics(child)):
                 if time.monotonic() > end:
                     raise ServiceError(
                         "HOST.TIMEOUT", f"{child.name} still has unacknowledged events", where=str(child.log)
                     )
                 await asyncio.sleep(0.2)
+
+    async def _metrics(self, child: Child) -> str:
+        """Scrape a process and keep the answer beside its log."""
+        text = await asyncio.to_thread(scrape, int(child.facts["metrics_port"]))
+        child.log.with_suffix(".prom").write_text(text, encoding="utf-8")
+        return text
 
     async def _write_reports(self) -> None:
         folder = self._folder / "reports"
@@ -282,15 +292,16 @@ roots = "trust"
         return path
 
 
-def _outbox_depth(metrics_port: int) -> int:
-    """Read a station's own figure from its metrics."""
-    import urllib.request
-
+def scrape(metrics_port: int) -> str:
+    """Read the metrics of a process of ours."""
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith("ifpp_outbox_depth{"):
-                return int(float(line.rsplit(" ", 1)[1]))
-    return 0
+        return str(answer.read(), "utf-8")
+
+
+def outbox_depth(metrics: str) -> int:
+    """Events of a station that wait for their acknowledgement, by its own metrics."""
+    lines = (line for line in metrics.splitlines() if line.startswith("ifpp_outbox_depth{"))
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
 
 
 def _say(text: str) -> None:

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ifpp.sim import card_file
 from ifpp.sim.euicc import Euicc
 from ifpp.sim.euicc.nvm import KeyState
 from ifpp.sim.robot import RESEATS, Robot, Unit
@@ -89,8 +88,8 @@ class Fleet:
         return {"finished": self.finished, "units": units}
 
     def _unit(self, plan: dict[str, Any]) -> Unit:
-        path = self._card_path(plan["eid"])
-        return Unit(plan["eid"], plan["sn"], Euicc.load(path), card_file.load(path).faults)
+        card = Euicc.load(self._card_path(plan["eid"]))
+        return Unit(plan["eid"], plan["sn"], card, card.chip.card.faults)
 
     def _card_path(self, eid: str) -> Path:
         return self._world_dir / "cards" / f"{eid}.card.json"

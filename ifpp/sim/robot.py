@@ -16,17 +16,13 @@ from ifpp.sim.euicc import Euicc
 from ifpp.sim.slots import Cut, Lamp, Slot
 
 RESEATS = 3
-# where a unit goes by its last lamp; a unit that never lost its RESEAT lamp has bad contacts for good
+# where a unit goes by its last lamp; one that never lost its RESEAT lamp has bad contacts
 BINS = {Lamp.PASS: "pass", Lamp.FAIL: "fail", Lamp.HOLD: "hold", Lamp.RESEAT: "contact"}
 
 
 @dataclass(slots=True)
 class Unit:
-    """One unit and what became of it. `faults` is the hint of its card file.
-
-    `lamps` lists the verdict of every seating, `load_apdus` the STORE DATA and GET RESPONSE the chip received from
-    PrepareDownload to each result it delivered, `apdus` all of them.
-    """
+    """One unit and what became of it: `faults` is the hint of its card file, `lamps` the verdict of every seating."""
 
     eid: str
     sn: str
@@ -45,7 +41,7 @@ class Unit:
         return self.faults.get("class") == "dead"
 
     def record(self) -> dict[str, Any]:
-        """The robot's record as a JSON value."""
+        """The robot's record as a JSON value (see fleet for its meaning)."""
         return {
             "eid": self.eid,
             "sn": self.sn,

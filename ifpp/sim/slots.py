@@ -302,14 +302,14 @@ class SlotServer:
             slot.hang_up()
 
 
-class _PreciseSelector(selectors.EpollSelector):
+class _PreciseSelector(selectors.DefaultSelector):
     """epoll counts whole milliseconds; select() on the epoll descriptor itself waits by the microsecond."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is not None and timeout > 0:
-            select.select([self.fileno()], [], [], timeout)
-            timeout = 0
-        return super().select(timeout)
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        ready, _, _ = select.select([self.fileno()], [], [], timeout)
+        return super().select(0) if ready else []
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:

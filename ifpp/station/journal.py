@@ -327,7 +327,7 @@ class Journal:
             return None, CustodyError("CUSTODY.TRANSITION", str(error), where=self._name)
         except sqlite3.Error:
             raise  # the file, not this change: everything of this commit fails
-        except Exception as error:  # whatever a change does, the writer thread must live
+        except Exception as error:  # noqa: BLE001 - whatever a change does, the writer thread must live
             self._connection.execute("ROLLBACK TO one")
             return None, error
         finally:

@@ -30,27 +30,37 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _CLAIM_FIELDS = ("attempt_id", "eid", "sku", "region", "station_id", "head_id")
 _OPEN = (S.SENT, S.UNKNOWN)
 
-_chip = select(chip.c.eid, chip.c.certificate, chip.c.chain_id, chip.c.clean_to_ship_at).where(
-    chip.c.eid == bindparam("eid")
+_lock_chip = (
+    select(
+        chip.c.certificate,
+        chip.c.chain_id,
+        chip.c.clean_to_ship_at,
+        exists().where(unit_attempt.c.transaction_id == bindparam("attempt_id")).label("reported"),
+    )
+    .where(chip.c.eid == bindparam("eid"))
+    .with_for_update(key_share=True)
 )
-_lock_chip = _chip.with_for_update()
-_packages = select(package).where(package.c.eid == bindparam("eid")).order_by(package.c.package_id).with_for_update()
+_packages = (
+    select(package)
+    .where(package.c.eid == bindparam("eid"))
+    .order_by(package.c.package_id)
+    .with_for_update(key_share=True)
+)
 _chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
 _attempt = select(claim).where(claim.c.attempt_id == bindparam("attempt_id"))
-_lock_attempt = _attempt.with_for_update()
+_lock_attempt = _attempt.with_for_update(key_share=True)
 _told = select(reading.c.package_id).where(reading.c.attempt_id == bindparam("attempt_id"))
-_reported = select(exists().where(unit_attempt.c.transaction_id == bindparam("attempt_id")))
 _of_attempt = (
     select(package.c.package_id, package.c.revision, package.c.node_id)
     .where(package.c.attempt_id == bindparam("attempt_id"), package.c.state == S.CLAIMED)
     .order_by(package.c.package_id)
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 _lapsed = (
     select(package.c.package_id, package.c.revision)
     .where(package.c.state == S.CLAIMED, package.c.lease_until <= bindparam("now"))
     .order_by(package.c.package_id)
-    .with_for_update(skip_locked=True)
+    .with_for_update(key_share=True, skip_locked=True)
 )
 
 
@@ -61,9 +71,11 @@ def claim_packages(connection: Connection, request: ClaimRequest, now: datetime)
     STORE.REFUSED for an attempt id that was used for something else or has ended.
     """
     _check_request(request)
-    owner = connection.execute(_lock_chip, {"eid": request.eid}).one_or_none()
+    owner = connection.execute(_lock_chip, {"eid": request.eid, "attempt_id": request.attempt_id}).one_or_none()
     if owner is None:
         raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=request.eid)
+    if owner.reported:
+        raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
     known = _check_attempt(connection, request)
     packages = connection.execute(_packages, {"eid": request.eid}).all()
     unresolved = [row for row in packages if row.state in _OPEN]
@@ -172,11 +184,8 @@ def _check_request(request: ClaimRequest) -> None:
 
 
 def _check_attempt(connection: Connection, request: ClaimRequest) -> bool:
-    """Return whether the attempt is known; refuse one that ended or asked for something else before."""
-    names = {"attempt_id": request.attempt_id}
-    if connection.execute(_reported, names).scalar():
-        raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
-    known = connection.execute(_lock_attempt, names).one_or_none()
+    """Return whether the attempt is known; refuse one that was released or asked for something else before."""
+    known = connection.execute(_lock_attempt, {"attempt_id": request.attempt_id}).one_or_none()
     if known is None:
         return False
     if known.released_at is not None:

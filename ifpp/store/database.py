@@ -2,13 +2,13 @@
 
 SQLite runs in WAL mode with synchronous=FULL: a committed transaction survives a power cut. Writers start with
 BEGIN IMMEDIATE, so that they queue at the start instead of failing in the middle; one lock a process keeps its own
-threads in order. PostgreSQL locks the rows of one chip, or of one node, instead.
+threads in order. On PostgreSQL processes lock the rows of one chip, or of one node, against each other.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,8 +48,11 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One read-only snapshot that waits for no writer. Raises ServiceError DATABASE.UNREACHABLE."""
-        with self._named(), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with self._named(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -92,13 +95,34 @@ def _engine(url: str, busy_timeout_s: float) -> Engine:
     parsed = parsed.set(drivername=_DRIVERS[backend])
     try:
         if backend == "postgresql":
-            return create_engine(parsed, connect_args={"connect_timeout": max(1, round(busy_timeout_s))})
+            engine = create_engine(parsed, connect_args=_postgresql_arguments(busy_timeout_s))
+            event.listen(engine, "connect", _postgresql_connected(busy_timeout_s))
+            return engine
         engine = create_engine(parsed, connect_args={"timeout": busy_timeout_s}, pool_size=2, max_overflow=30)
     except ModuleNotFoundError as error:
         raise SettingsError("SETTINGS.INVALID", "the PostgreSQL driver is not installed", where="database") from error
     event.listen(engine, "connect", _sqlite_connected)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
+
+
+def _postgresql_arguments(timeout_s: float) -> dict[str, int]:
+    """Notice a server that is gone, also when its machine no longer says so (libpq connection parameters)."""
+    return {
+        "connect_timeout": max(1, round(timeout_s)),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": max(1000, round(timeout_s * 1000)),
+    }
+
+
+def _postgresql_connected(timeout_s: float) -> Callable[[Any, object], None]:
+    def connected(connection: Any, _record: object) -> None:
+        connection.execute(f"SET lock_timeout = {max(1, round(timeout_s * 1000))}")
+        connection.commit()
+
+    return connected
 
 
 def _sqlite_connected(connection: Any, _record: object) -> None:

@@ -57,13 +57,16 @@ _parked = select(parked.c.node_id, parked.c.seq, parked.c.id, parked.c.code, par
     tuple_(parked.c.node_id, parked.c.seq).in_(bindparam("keys", expanding=True))
 )
 _lock_chips = (
-    select(chip.c.eid).where(chip.c.eid.in_(bindparam("eids", expanding=True))).order_by(chip.c.eid).with_for_update()
+    select(chip.c.eid)
+    .where(chip.c.eid.in_(bindparam("eids", expanding=True)))
+    .order_by(chip.c.eid)
+    .with_for_update(key_share=True)
 )
 _lock_packages = (
     select(*HELD)
     .where(package.c.package_id.in_(bindparam("ids", expanding=True)))
     .order_by(package.c.package_id)
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 # Who was last told to read a sent package from its chip; a claim after that started a new sending.
 _readers = (
@@ -83,7 +86,9 @@ _seal = (
     .where(chip.c.eid == bindparam("b_eid"), chip.c.clean_to_ship_at.is_(None))
     .values(clean_to_ship_at=bindparam("b_at"), clean_event_id=bindparam("b_event"))
 )
-_lock_cursor = select(node_cursor.c.through).where(node_cursor.c.node_id == bindparam("node_id")).with_for_update()
+_lock_cursor = (
+    select(node_cursor.c.through).where(node_cursor.c.node_id == bindparam("node_id")).with_for_update(key_share=True)
+)
 _later = [
     select(table.c.seq).where(table.c.node_id == bindparam("node_id"), table.c.seq > bindparam("through"))
     for table in (event_log, parked)

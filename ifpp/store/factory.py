@@ -222,5 +222,5 @@ class Factory:
 
 def _lease(connection: Connection, line: str) -> tuple[str, int, str] | None:
     columns = select(line_lease.c.owner, line_lease.c.epoch, line_lease.c.expires_at)
-    row = connection.execute(columns.where(line_lease.c.line == line).with_for_update()).one_or_none()
+    row = connection.execute(columns.where(line_lease.c.line == line).with_for_update(key_share=True)).one_or_none()
     return None if row is None else (row.owner, row.epoch, row.expires_at)

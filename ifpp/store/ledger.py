@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select
@@ -12,27 +13,24 @@ from ifpp.errors import CustodyError
 from ifpp.model.states import PackageState
 from ifpp.store.schema import package
 
+_CHANGED = (
+    "revision",
+    "state",
+    "changed_at",
+    "node_id",
+    "head_id",
+    "attempt_id",
+    "lease_until",
+    "spent",
+    "event_id",
+    "detail",
+)
 _STEP = (
     package.update()
     .where(package.c.package_id == bindparam("b_package_id"), package.c.revision == bindparam("b_revision"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in (
-                "state",
-                "spent",
-                "revision",
-                "attempt_id",
-                "lease_until",
-                "changed_at",
-                "node_id",
-                "head_id",
-                "event_id",
-                "detail",
-            )
-        }
-    )
+    .values({name: bindparam(name) for name in _CHANGED})
 )
+_values = attrgetter(*_CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def held_of(row: Row[Any]) -> Held:
     return Held(**dict(row._mapping) | {"state": PackageState(row.state)})
 
 
-lock_package = select(*HELD).where(package.c.package_id == bindparam("package_id")).with_for_update()
+lock_package = select(*HELD).where(package.c.package_id == bindparam("package_id")).with_for_update(key_share=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +92,10 @@ def take(connection: Connection, steps: Sequence[Step]) -> None:
     """
     if not steps:
         return
-    rows = [asdict(step) | {"b_package_id": step.package_id, "b_revision": step.revision - 1} for step in steps]
-    for row in rows:
-        del row["package_id"]
+    rows = [
+        dict(zip(_CHANGED, _values(step), strict=True))
+        | {"b_package_id": step.package_id, "b_revision": step.revision - 1}
+        for step in steps
+    ]
     if connection.execute(_STEP, rows).rowcount != len(rows):
         raise CustodyError("CUSTODY.TRANSITION", "a package moved while it was being settled")

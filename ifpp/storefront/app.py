@@ -119,7 +119,8 @@ class _Store:
         response = await _answered(request, handler)
         if self._metrics is not None:
             took_s = self._clock.monotonic() - began_s
-            operation = getattr(handler, "__name__", "unknown")
+            known = request.match_info.http_exception is None
+            operation = getattr(handler, "__name__", "unknown") if known else "unknown"
             self._metrics.observe(series.STORE_SECONDS, took_s, operation=operation, status=str(response.status))
         return response
 

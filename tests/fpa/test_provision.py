@@ -124,7 +124,9 @@ def test_a_key_used_twice_is_refused_before_anything_is_sent(make_cases: Make) -
     assert "no_session_context(4)" in caught.value.detail
 
 
-@pytest.mark.parametrize(("fault", "code", "spent"), [("small_memory", "EUICC.NO_MEMORY", False), ("tampered", "EUICC.LOAD_REFUSED", True)])
+@pytest.mark.parametrize(
+    ("fault", "code", "spent"), [("small_memory", "EUICC.NO_MEMORY", False), ("tampered", "EUICC.LOAD_REFUSED", True)]
+)
 def test_a_refused_profile_is_a_signed_failure(make_cases: Make, fault: str, code: str, spent: bool) -> None:
     (case,) = make_cases(faults=1, fault_classes=[fault])
     verdict = loaded(opened(case), case)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ifpp.sim import documents
 from ifpp.sim.documents import BoundPackage, JsonLinesWriter
+from ifpp.sim.eum import Chip
 from ifpp.sim.smdpf import SmDpf
 from ifpp.trust.chain import TrustStore
 from tests.sim.parties import Parties, stock
@@ -36,9 +37,7 @@ class Supply:
         parties = Parties()
         chips = [parties.eum.issue(keys=2) for _ in range(3)]
         esed, delivery = folder / "batch.esed.jsonl", folder / "delivery.esbpp.jsonl"
-        records = [chip.record for chip in chips]
-        info2 = {records[0].info2_type: parties.eum.info2(chips[0])}
-        documents.write_esed(esed, records, batch_id="batch", eum_chain=parties.eum.chain, info2=info2)
+        write_chips(esed, parties, chips)
         profiles = stock()
         packages = [
             parties.smdpf.bind(parties.item(chip, slot), profiles.take(), eum_chain=parties.eum.chain, ppk=bool(slot))
@@ -66,6 +65,13 @@ class Supply:
         package = forgetful.bind(item, stock(first_serial=900).take(), eum_chain=self.parties.eum.chain)
         write_delivery(path, [package], forgetful)
         return path
+
+
+def write_chips(path: Path, parties: Parties, chips: list[Chip]) -> Path:
+    info2 = {chips[0].record.info2_type: parties.eum.info2(chips[0])}
+    records = [chip.record for chip in chips]
+    documents.write_esed(path, records, batch_id=path.stem, eum_chain=parties.eum.chain, info2=info2)
+    return path
 
 
 def write_delivery(path: Path, packages: list[BoundPackage], smdpf: SmDpf) -> None:

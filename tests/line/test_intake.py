@@ -17,7 +17,7 @@ from ifpp.errors import IntakeError, SettingsError
 from ifpp.line.intake import MAX_LISTED, IntakeOutcome, IntakeReport, import_file
 from ifpp.store.factory import Factory
 from ifpp.trust.chain import TrustStore
-from tests.line.supply import Line, Supply, contents, items_of, now, rewritten, write_job
+from tests.line.supply import Line, Supply, contents, items_of, now, rewritten, write_chips, write_job
 
 Items = Callable[[list[Line]], None]
 
@@ -100,6 +100,11 @@ def test_a_file_imported_again_changes_nothing_under_any_name(store: Store, supp
         copy.name, "esbpp", hashlib.sha256(copy.read_bytes()).hexdigest(), 6, IntakeOutcome.ALREADY_IMPORTED
     )
     assert contents(store.path) == before
+
+
+def test_a_file_imported_before_is_not_judged_again(store: Store, supply: Supply) -> None:
+    late = datetime(2100, 1, 1, tzinfo=UTC)
+    assert store.take(supply.esed, late).outcome is IntakeOutcome.ALREADY_IMPORTED
 
 
 def test_a_dry_run_keeps_nothing_and_finds_the_same(store: Store, supply: Supply, tmp_path: Path) -> None:
@@ -447,6 +452,10 @@ def test_a_job_order_that_says_too_little_is_refused(empty: Store, tmp_path: Pat
 # ---- time and memory ------------------------------------------------------------------------------
 
 
+def repeated(count: int) -> Items:
+    return lambda items: items.__setitem__(slice(None), [items[0]] * count)
+
+
 def test_a_file_that_changes_after_it_was_verified_is_refused(store: Store, supply: Supply, tmp_path: Path) -> None:
     path = tmp_path / "moving.jsonl"
     path.write_bytes(supply.delivery.read_bytes())
@@ -463,6 +472,35 @@ def test_a_file_that_changes_after_it_was_verified_is_refused(store: Store, supp
     assert (error.code, error.detail) == ("INTAKE.DIGEST", "the file changed while it was read")
 
 
+def test_a_file_that_changes_while_it_is_verified_is_refused(store: Store, supply: Supply, tmp_path: Path) -> None:
+    """The verified bytes would be good, and the imported ones those of the start."""
+    path = rewritten(supply.delivery, tmp_path / "moving.jsonl", items=repeated(900))
+    good = path.read_bytes()
+
+    def last_altered(items: list[Line]) -> None:
+        repeated(900)(items)
+        items[-1] = items[-1] | {"sku": "T"}
+
+    other = rewritten(supply.delivery, tmp_path / "other.jsonl", items=last_altered).read_bytes()
+    seen: list[tuple[str, int]] = []
+
+    def change(phase: str, items: int) -> None:
+        seen.append((phase, items))
+        path.write_bytes(other if items < 900 else good)
+
+    error = store.refuse(path, progress=change)
+    assert (error.code, error.detail) == ("INTAKE.DIGEST", "the file changed while it was read")
+    assert seen == [("verify", items) for items in range(100, 1000, 100)]
+
+
+def test_progress_is_told_every_hundred_items(empty: Store, supply: Supply, tmp_path: Path) -> None:
+    chips = [supply.parties.eum.issue(keys=1) for _ in range(150)]
+    path = write_chips(tmp_path / "many.jsonl", supply.parties, chips)
+    seen: list[tuple[str, int]] = []
+    assert empty.take(path, progress=lambda phase, items: seen.append((phase, items))).items == 150
+    assert seen == [(phase, items) for phase in ("verify", "import") for items in (100, 150)]
+
+
 def test_a_file_that_another_process_imports_meanwhile_is_already_imported(store: Store, supply: Supply) -> None:
     other = Factory.open(f"sqlite:///{store.path}")
 
@@ -473,10 +511,6 @@ def test_a_file_that_another_process_imports_meanwhile_is_already_imported(store
     assert store.take(supply.delivery, progress=overtake).outcome is IntakeOutcome.ALREADY_IMPORTED
     other.close()
     assert store.factory.balance()[0].imported == 6
-
-
-def repeated(count: int) -> Items:
-    return lambda items: items.__setitem__(slice(None), [items[0]] * count)
 
 
 def test_memory_does_not_grow_with_the_file(store: Store, supply: Supply, tmp_path: Path) -> None:

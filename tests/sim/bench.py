@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -290,10 +290,6 @@ def key_states(terminal: Terminal) -> list[int]:
 def flip(data: bytes, at: int, mask: int = 0x01) -> bytes:
     at %= len(data)
     return data[:at] + bytes((data[at] ^ mask,)) + data[at + 1 :]
-
-
-def join(parts: Iterable[bytes]) -> bytes:
-    return b"".join(parts)
 
 
 def kat_card(

@@ -154,9 +154,14 @@ def test_chain_that_is_too_long_for_its_ca(bench: Bench) -> None:
     assert code_of(bench.terminal.ask(whole)) == 1
 
 
-def test_a_certified_key_that_is_no_ca_certifies_nobody(bench: Bench) -> None:
-    holder = issued(DPPB, issuer=TREE.dppb)
-    whole = tlv(0xBF21, parse_one(bench.recipe(signer=holder).prepare()).value, tlv(0xA1, TREE.dppb.der))
+@pytest.mark.parametrize(
+    "profile", [DPPB, replace(pki.CI, rid=None, usage=frozenset({"digital_signature", "crl_sign"}))]
+)
+def test_a_certified_key_that_may_not_certify(bench: Bench, profile: pki.CertificateProfile) -> None:
+    """Neither an SM-DPf nor a CA without keyCertSign makes other SM-DPfs."""
+    middle = issued(profile)
+    holder = issued(DPPB, issuer=middle)
+    whole = tlv(0xBF21, parse_one(bench.recipe(signer=holder).prepare()).value, tlv(0xA1, middle.der))
     assert code_of(bench.terminal.ask(whole)) == 1
 
 

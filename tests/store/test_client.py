@@ -44,6 +44,7 @@ async def fault(call: Awaitable[object], kind: type[IfppError]) -> str:
 async def test_a_unit_goes_its_way(factory: Factory) -> None:
     await asyncio.to_thread(stock, factory, 1, 2)
     async with serving(factory, FakeClock()) as url, StoreClient(url + "/", timeout_s=5) as client:
+        assert await fault(client.claim(request(1, sku="X")), SupplyError) == "SKU.UNKNOWN"
         wanted = request(1, "a")
         wanted.eid = eid(1)  # an Eid is a text too
         claim = await client.claim(wanted)
@@ -55,7 +56,6 @@ async def test_a_unit_goes_its_way(factory: Factory) -> None:
         assert states(factory, 1) == ["SENT", "AVAILABLE"]
         assert await fault(client.sent(second.package_id, "a", "st01"), CustodyError) == "CUSTODY.TRANSITION"
         assert await fault(client.claim(request(9)), SupplyError) == "EID.UNKNOWN"
-        assert await fault(client.claim(request(1, sku="X")), SupplyError) == "SKU.UNKNOWN"
         assert await fault(client.package("0" * 64), SupplyError) == "BPP.NOT_FOUND"
         assert await fault(client.package("../../x"), ServiceError) == "STORE.REFUSED"
         assert await fault(client.claim(request(1, "a")), ServiceError) == "STORE.REFUSED"

@@ -10,6 +10,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from ifpp.errors import CustodyError, ServiceError, SettingsError
@@ -17,7 +18,7 @@ from ifpp.store.factory import Factory
 from tests.clock import START
 from tests.real import postgres
 from tests.store.raw import raw
-from tests.store.world import job, later, request, states, stock
+from tests.store.world import eid, job, later, package_item, request, states, stock
 
 
 def test_a_factory_keeps_its_identity(url: str) -> None:
@@ -99,6 +100,31 @@ def test_a_locked_file_is_waited_for_then_reported(sqlite_url: str) -> None:
         assert len(factory.claim(request(1, "a"), START).packages) == 1
 
 
+@pytest.mark.needs("postgresql")
+def test_a_locked_row_is_waited_for_then_reported(postgres_url: str) -> None:
+    with closing(Factory.open(postgres_url, busy_timeout_s=0.2)) as factory:
+        stock(factory, 2)
+        with psycopg.connect(postgres_url) as other:
+            other.execute("SELECT * FROM chip WHERE eid = %s FOR UPDATE", (eid(1),))
+            with pytest.raises(ServiceError, match=r"DATABASE\.UNREACHABLE"):
+                factory.claim(request(1, "a"), START)
+            assert len(factory.claim(request(2, "b"), START).packages) == 1
+            other.rollback()
+        assert len(factory.claim(request(1, "a"), START).packages) == 1
+
+
+@pytest.mark.needs("postgresql")
+def test_a_delivery_under_way_holds_no_head_up(postgres_url: str) -> None:
+    """Packages of the chip are being imported while it is claimed."""
+    with closing(Factory.open(postgres_url)) as one, closing(Factory.open(postgres_url, busy_timeout_s=0.2)) as two:
+        stock(one, 1)
+        with one.intake("esbpp", "more.jsonl", "digest", START) as intake:
+            intake.add_package(package_item(1, 1))
+            intake._flush()
+            assert len(two.claim(request(1, "a"), START).packages) == 1
+        assert states(two, 1) == ["CLAIMED", "AVAILABLE"]
+
+
 def test_a_file_that_is_no_database(sqlite_url: str) -> None:
     Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(b"not a database " * 100)
     with pytest.raises(ServiceError, match=r"DATABASE\.UNREACHABLE"):
@@ -178,15 +204,22 @@ def test_every_tenure_has_its_own_epoch(factory: Factory) -> None:
     assert factory.acquire_line("L1", "two", 15, later(22)) == 3
 
 
-def test_the_sources_of_truth_do_not_wait_for_readers(factory: Factory) -> None:
-    """A long reader holds no writer up, and sees one moment."""
+def test_a_long_reader_sees_one_moment_and_holds_nobody_up(factory: Factory) -> None:
     stock(factory, 1)
     with factory._database.read() as connection:
         before = connection.exec_driver_sql("SELECT count(*) FROM ledger").scalar()
         factory.claim(request(1, "a"), START)
-        if factory._database.name.startswith("sqlite"):
-            assert connection.exec_driver_sql("SELECT count(*) FROM ledger").scalar() == before
+        assert connection.exec_driver_sql("SELECT count(*) FROM ledger").scalar() == before
     assert states(factory, 1) == ["CLAIMED"]
+
+
+def test_a_reader_cannot_write(postgres_url: str) -> None:
+    with (
+        closing(Factory.open(postgres_url)) as factory,
+        pytest.raises(ServiceError, match="read-only"),
+        factory._database.read() as connection,
+    ):
+        connection.exec_driver_sql("UPDATE meta SET value = ''")
 
 
 def test_jobs_survive_a_restart(url: str) -> None:

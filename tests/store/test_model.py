@@ -274,8 +274,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 def drive(make_url: Callable[[], str], examples: int) -> None:
+    class OnThisDatabase(LedgerMachine):
+        def __init__(self) -> None:
+            super().__init__(make_url)
+
     run_state_machine_as_test(
-        lambda: LedgerMachine(make_url),
+        OnThisDatabase,
         settings=settings(
             max_examples=examples,
             stateful_step_count=30,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -134,17 +135,35 @@ async def test_a_fault_in_one_request_does_not_take_the_store_away(
     assert (await ask(url, "POST", "/v1/claims", request(1, "a")))[0] == 200
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
+            await asyncio.sleep(0.01)
+
+
 async def test_expired_leases_are_swept(factory: Factory, clock: FakeClock, url: str) -> None:
     stock(factory, 1)
     await ask(url, "POST", "/v1/claims", request(1, "a", lease_s=8))
     for _ in range(2):
-        while not clock.sleepers:
-            await asyncio.sleep(0.01)
+        await until(lambda: clock.sleepers == 1)
         assert states(factory, 1) == ["CLAIMED"]
         clock.advance(SWEEP_S)
-    async with asyncio.timeout(5):
-        while states(factory, 1) != ["AVAILABLE"]:
-            await asyncio.sleep(0.01)
+    await until(lambda: states(factory, 1) == ["AVAILABLE"])
+
+
+async def test_a_sweep_that_fails_is_tried_again(factory: Factory, clock: FakeClock, url: str, tmp_path: Path) -> None:
+    stock(factory, 1)
+    await ask(url, "POST", "/v1/claims", request(1, "a", lease_s=1))
+    await until(lambda: clock.sleepers == 1)
+    with closing(sqlite3.connect(tmp_path / "factory.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        clock.advance(SWEEP_S)
+        await asyncio.sleep(0)
+        await until(lambda: clock.sleepers == 1)
+        assert states(factory, 1) == ["CLAIMED"]
+        other.execute("ROLLBACK")
+    clock.advance(SWEEP_S)
+    await until(lambda: states(factory, 1) == ["AVAILABLE"])
 
 
 async def test_answers_are_measured(factory: Factory, metrics: Metrics, url: str) -> None:

@@ -15,11 +15,11 @@ from ifpp.store.factory import Factory
 from ifpp.storefront.app import build_app
 from ifpp.storefront.server import serve
 from tests.clock import FakeClock
-from tests.storefront.conftest import serving
 from tests.store.world import request, states, stock
+from tests.storefront.conftest import serving
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "store.example"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "store.example"])  # noqa: S104
 async def test_no_plain_http_beyond_this_machine(factory: Factory, clock: FakeClock, host: str) -> None:
     app = build_app(factory, clock)
     with pytest.raises(SettingsError, match="without TLS"):

@@ -42,6 +42,7 @@ class Recipe:
     ca_critical: bool = True
     path_length: int | None = None
     permitted: tuple[tuple[str | None, str | None], ...] | None = None
+    permitted_dns: str | None = None
     excluded: bool = False
     constraints_critical: bool = True
     permitted_eins: bytes | None = None
@@ -114,7 +115,8 @@ def _extensions(recipe: Recipe, key: Key, issuer_key: Key) -> list[tuple[x509.Ex
         made.append((x509.BasicConstraints(recipe.ca, recipe.path_length if recipe.ca else None), recipe.ca_critical))
     if recipe.permitted is not None:
         names = [_name((NameOID.ORGANIZATION_NAME, o), (NameOID.SERIAL_NUMBER, n)) for o, n in recipe.permitted]
-        trees = [x509.DirectoryName(name) for name in names]
+        trees: list[x509.GeneralName] = [x509.DirectoryName(name) for name in names]
+        trees += [x509.DNSName(recipe.permitted_dns)] if recipe.permitted_dns else []
         constraints = x509.NameConstraints(trees, trees if recipe.excluded else None)
         made.append((constraints, recipe.constraints_critical))
     if recipe.permitted_eins is not None:

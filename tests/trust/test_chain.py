@@ -85,6 +85,7 @@ BAD_EUICC_CHAINS = {
     "EUM: excluded subtree": ("eum", {"excluded": True}, "nameConstraints must be critical and only permit"),
     "EUM: constraint without EIN": ("eum", {"permitted": (("Test EUM", None),)}, "organization and serialNumber"),
     "EUM: constraint no digits": ("eum", {"permitted": (("Test EUM", "8904X"),)}, "not made of digits"),
+    "EUM: constraint of another kind": ("eum", {"permitted_dns": "eum.example"}, "other than a directory name"),
     "EUM: no constraint": ("eum", {"permitted": None}, "permits no EID range"),
     "EUM: other permittedEins": (
         "eum",
@@ -153,6 +154,17 @@ def test_the_time_passed_in_decides_also_for_a_chain_verified_before() -> None:
     store.smdp([leaf.der], datetime(2026, 6, 1, tzinfo=UTC))
     with pytest.raises(VerificationError, match="expired on 2026-06-01"):
         store.smdp([leaf.der], datetime(2026, 6, 1, 0, 0, 1, tzinfo=UTC))
+
+
+def test_an_eum_chain_is_verified_alone() -> None:
+    ci = issue(ROOT)
+    eum = issue(replace(EUM, not_after=datetime(2026, 6, 1, tzinfo=UTC)), ci)
+    store = TrustStore([ci.der])
+    store.check_eum([eum.der], AT)
+    with pytest.raises(VerificationError, match="expired on 2026-06-01"):
+        store.check_eum([eum.der], datetime(2026, 7, 1, tzinfo=UTC))
+    with pytest.raises(VerificationError, match="keyUsage"):
+        store.check_eum([issue(DPPB, ci).der], AT)
 
 
 def test_a_foreign_root_is_refused() -> None:
@@ -280,6 +292,16 @@ def test_every_flipped_byte_of_a_certificate_is_refused() -> None:
             store.euicc(bytes(flipped), [eum.der], EID, AT)
             accepted.append(index)
     assert accepted == []
+
+
+def test_a_signature_with_unused_bits_is_refused_although_its_bytes_hold() -> None:
+    ci, eum, euicc = euicc_chain()
+    while euicc.certificate.signature[-1] & 1:
+        euicc = issue(EUICC, eum)
+    altered = bytearray(euicc.der)
+    altered[-len(euicc.certificate.signature) - 1] = 1
+    with pytest.raises(VerificationError, match="whole bytes"):
+        TrustStore([ci.der]).euicc(bytes(altered), [eum.der], EID, AT)
 
 
 @pytest.mark.parametrize(("version", "why"), [(0, "not a certificate|version 3"), (1, "not a valid X509 version")])

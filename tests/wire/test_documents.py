@@ -199,9 +199,28 @@ def test_headers_that_are_refused(header: Json | bytes, says: str) -> None:
 )
 def test_items_that_are_refused(change: Json, says: str) -> None:
     error = refusal(read_delivery, sealed(DELIVERY, PACKAGE, PACKAGE | change))
-    code = "INTAKE.BAD_ID" if "check digit" in says else "INTAKE.FORMAT"
-    assert (error.code, error.where) == (code, "batch.jsonl:3")
+    assert (error.code, error.where) == ("INTAKE.FORMAT", "batch.jsonl:3")
     assert says in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"eid": CHIP["eid"][:-1] + "6"}, "the check digits of EID"),
+        ({"eid": "not digits"}, "an EID has 32 decimal digits"),
+        ({"iccid": "8988211900000311923"}, "the check digit of ICCID"),
+        ({"iccid": ""}, "an ICCID has 19 or 20 decimal digits"),
+    ],
+)
+def test_identifiers_that_do_not_hold_have_their_own_code(change: Json, says: str) -> None:
+    error = refusal(read_delivery, sealed(DELIVERY, PACKAGE, PACKAGE | change))
+    assert (error.code, error.where) == ("INTAKE.BAD_ID", "batch.jsonl:3")
+    assert says in str(error)
+
+
+@pytest.mark.parametrize("oid", ["0.0", "1.3.6.1.4.1.0.99", "2.999.1234567890"])
+def test_object_identifiers_of_every_root(oid: str) -> None:
+    assert drain(read_delivery, sealed(DELIVERY | {"smdp_oid": oid}))[0].smdp_oid == oid
 
 
 @pytest.mark.parametrize("oid", ["", "3.1", "2", "2.01", "2.x", "2.999.10\n", "2.999."])

@@ -224,13 +224,15 @@ def test_text_counts_characters() -> None:
         ("27", "0.39"),
         ("28", "1.0"),
         ("50", "2.0"),
+        ("55818000", "2.5.16384"),
+        ("4F", "1.39"),
     ],
 )
 def test_object_identifiers(content: str, dotted: str) -> None:
     assert read(der(0x06, bytes.fromhex(content)), what="test").oid() == dotted
 
 
-@pytest.mark.parametrize("content", ["", "80", "8001", "2A80", "2A8001", "2A86", "01" * 33])
+@pytest.mark.parametrize("content", ["", "80", "8001", "2A80", "2A8001", "678001", "2A86", "01" * 33])
 def test_object_identifiers_that_are_none(content: str) -> None:
     with pytest.raises(WireError, match="tag 06"):
         read(der(0x06, bytes.fromhex(content)), what="test").oid()

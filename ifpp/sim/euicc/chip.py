@@ -15,7 +15,7 @@ from ifpp.sim.tlv import bits, integer, parse, tlv
 
 # notificationEvent bits (SGP.22 2.8.1)
 INSTALL, ENABLE, DISABLE, DELETE = range(4)
-# state bits of GetFpaStatus (FPX/1 10.3)
+# states of GetFpaStatus (FPX/1 10.3)
 FPA_LOCKED, FPA_OPEN, FPA_PREPARED, FPA_LOADING = range(4)
 
 _ISDP_PREFIX = bytes.fromhex("a0000005591010ffffffff8900")

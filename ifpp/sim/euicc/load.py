@@ -20,12 +20,12 @@ from ifpp.sim.euicc.chip import CONDITIONS, Chip, StatusWordError
 from ifpp.sim.euicc.install import LoadError
 from ifpp.sim.euicc.metadata import ClassError, Metadata, rat_allows, read_metadata
 from ifpp.sim.euicc.nvm import LoadMark, Profile, Reservation
-from ifpp.sim.euicc.profile_walk import ElementError, IccidError, ProfileWalk
+from ifpp.sim.euicc.profile_walk import STATUS_REQUEST_FORMAT, ElementError, IccidError, ProfileWalk
 from ifpp.sim.tlv import Node, parse, parse_one, read_integer, split_header, tlv
 
 _INSTALL_BOUND_PROFILE_PACKAGE = 1
 _MAX_CONFIGURE_DATA = 128
-_NO_PLACE = ElementError(5).sima_response()
+_WRONG_LENGTH = ElementError(STATUS_REQUEST_FORMAT).sima_response()
 _Step = Callable[[bytes], bytes | None]
 
 
@@ -122,7 +122,7 @@ class Load:
         self._mark.command = install.LOAD_PROFILE_ELEMENTS
         self._group = self._lone_header(data, 0xA3)
         if self._group != self._left:
-            raise LoadError(install.LOAD_PROFILE_ELEMENTS, install.PE_PROCESSING, _NO_PLACE)
+            raise LoadError(install.LOAD_PROFILE_ELEMENTS, install.PE_PROCESSING, _WRONG_LENGTH)
         self._step = self._element_block
 
     def _element_block(self, data: bytes) -> bytes | None:
@@ -134,7 +134,7 @@ class Load:
         self._upp.update(text)
         try:
             if self._group < 0:
-                raise ElementError(5)
+                raise ElementError(STATUS_REQUEST_FORMAT)
             if self._walk.total + len(text) + len(self._metadata_text) > self._chip.free_nvm:
                 raise LoadError(command, install.INSUFFICIENT_MEMORY)
             self._walk.feed(text)
@@ -213,7 +213,7 @@ def begin(chip: Chip, channel: int, data: bytes) -> tuple[Load | None, bytes | N
 
 
 def _initialise_secure_channel(chip: Chip, index: int, reservation: Reservation, request: bytes) -> bsp.Bsp:
-    """Check BF23 (8.5 of the digest of SGP.22 5.5.1, in its order of failures) and derive the session keys."""
+    """Check BF23 (SGP.22 5.5.1): form, operation, transaction, key template, signature; derive the session keys."""
     command = install.INITIALISE_SECURE_CHANNEL
     operation, transaction, template, smdp_otpk, signature = _channel_members(request)
     if read_integer(operation.value) != _INSTALL_BOUND_PROFILE_PACKAGE:

@@ -112,7 +112,7 @@ class ProfileWalk:
         self._ended = element.tag == PE_END
 
     def _header(self, element: Node) -> None:
-        """ProfileHeader: version, mandatory services and templates, ICCID in plain BCD (8.2 of the package format)."""
+        """ProfileHeader: version, mandatory services and templates, ICCID in plain BCD."""
         try:
             found = members(element.value)
             version, iccid = read_integer(found[0x80]), found[0x83]
