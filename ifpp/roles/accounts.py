@@ -98,11 +98,12 @@ class Figures:
 
 
 def take_account(
-    folder: Path, world: WorldSummary, stations: list[str], *, elapsed_s: float, station_cpu_s: float, block_size: int
+    folder: Path, world: WorldSummary, stations: list[str], *, station_cpu_s: float, block_size: int
 ) -> Figures:
     """Compare what the chips hold with what the factory says, after everything has stopped."""
-    truth = {unit["eid"]: unit for station in stations for unit in _fleet_units(folder / f"fleet-{station}.json")}
-    figures = Figures(units=len(world.units), elapsed_s=elapsed_s)
+    fleets = [json.loads((folder / f"fleet-{station}.json").read_bytes()) for station in stations]
+    truth = {unit["eid"]: unit for fleet in fleets for unit in fleet["units"]}
+    figures = Figures(units=len(world.units), elapsed_s=max(fleet["work_s"] for fleet in fleets))
     factory = Factory.open(f"sqlite:///{folder / 'factory.db'}")
     try:
         for plan in world.units:
@@ -113,16 +114,11 @@ def take_account(
         factory.close()
     journals = [folder / "stations" / f"{station}.journal.db" for station in stations]
     figures.acked = sum(count_acknowledged(journal, "unit_result") for journal in journals)
-    figures.units_per_hour = 3600 * figures.units / elapsed_s if elapsed_s else 0.0
+    figures.units_per_hour = 3600 * figures.units / figures.elapsed_s
     figures.cpu_ms_per_unit = 1000 * station_cpu_s / figures.units
     _count_apdus(figures, world, truth.values(), block_size)
     _verify_reports(figures, folder, world)
     return figures
-
-
-def _fleet_units(path: Path) -> list[dict[str, Any]]:
-    units: list[dict[str, Any]] = json.loads(path.read_bytes())["units"]
-    return units
 
 
 def _account_unit(figures: Figures, plan: UnitPlan, truth: dict[str, Any] | None, record: UnitRecord | None) -> None:

@@ -114,7 +114,7 @@ class _Demo:
             try:
                 stations, fleet = await self._start(world, broker)
                 cpu_s = sum(child.cpu_s() for child in stations)
-                elapsed_s = await self._work(fleet)
+                await self._work(fleet)
                 await self._settled(stations)
                 await self._metrics(self._supervisor)
                 cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
@@ -126,7 +126,6 @@ class _Demo:
             self._folder,
             world,
             self._stations,
-            elapsed_s=elapsed_s,
             station_cpu_s=cpu_s,
             block_size=255,
         )
@@ -190,8 +189,8 @@ class _Demo:
         if await child.process.wait():
             raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
 
-    async def _work(self, fleet: list[Child]) -> float:
-        """Let the robots feed units until the piles are empty; returns how long that took, in seconds."""
+    async def _work(self, fleet: list[Child]) -> None:
+        """Let the robots feed units until the piles are empty."""
         start = time.monotonic()
         for chips in fleet:
             await chips.tell("go")
@@ -199,7 +198,6 @@ class _Demo:
         for chips in fleet:
             if chips.process.returncode:
                 raise chips.death(f"{chips.name} ended with {chips.process.returncode}")
-        return time.monotonic() - start
 
     async def _watch(self, fleet: list[Child], start: float) -> None:
         """Show progress until every fleet has ended; raises ServiceError when a process dies or nothing moves."""

@@ -3,7 +3,7 @@
 stdout   one line when the slots listen: {"ready": true, "ports": {"<station>": {"h01": port, ...}}}
 stdin    a line "go" lets the robots start; so does SIGUSR1; end of file without it ends the process
 result   `out_path`, written when the piles are empty and the slots cleared, or on SIGTERM and SIGINT:
-    {"finished": true, "units": [{"eid", "sn", "station", "slot", "bin": "pass"|"fail"|"hold"|"contact"|"",
+    {"finished": true, "work_s": seconds from "go" to the last removal, "units": [{"eid", "sn", "station", "slot", "bin": "pass"|"fail"|"hold"|"contact"|"",
       "lamp": the last verdict, "lamps": one for each seating, "seatings",
       "apdus": STORE DATA + GET RESPONSE the chip received in all,
       "load_apdus": [for each result delivered: the same from PrepareDownload (BF21) to the result (BF37)],
@@ -19,6 +19,7 @@ import gc
 import json
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Fleet:
             for station in stations
         ]
         self.finished = False
+        self.work_s = 0.0
 
     async def start(self) -> dict[str, dict[str, int]]:
         """Listen; returns the TCP port of every slot by station and slot name."""
@@ -64,9 +66,11 @@ class Fleet:
 
     async def work(self) -> None:
         """Feed all units; returns when the piles are empty and the slots cleared."""
+        start = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for robot in self._robots:
                 group.create_task(robot.run())
+        self.work_s = time.monotonic() - start
         self.finished = True
 
     def finish(self, out_path: Path) -> None:
@@ -85,7 +89,7 @@ class Fleet:
             for station, members in self.units.items()
             for unit in members
         ]
-        return {"finished": self.finished, "units": units}
+        return {"finished": self.finished, "work_s": self.work_s, "units": units}
 
     def _unit(self, plan: dict[str, Any]) -> Unit:
         card = Euicc.load(self._card_path(plan["eid"]))

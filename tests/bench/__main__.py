@@ -1,0 +1,32 @@
+"""`python -m tests.bench [NAME ...]`: run all benchmarks, or the named ones, and print their tables."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHES = {
+    "cli": "CPU of `ifpp --help`, and what it imports",
+    "load": "commands of a load against the protocol's minimum",
+    "heads": "16 heads against 16 times one head",
+    "intake": "verification and import of packages",
+    "store": "claims, packages and results a second",
+}
+
+
+def main(names: list[str]) -> int:
+    chosen = list(BENCHES) if names in ([], ["all"]) else names
+    unknown = [name for name in chosen if name not in BENCHES]
+    if unknown:
+        known = "\n".join(f"  {name:8} {about}" for name, about in BENCHES.items())
+        sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are\n{known}\n")
+        return 2
+    missed = 0
+    for name in chosen:
+        sys.stdout.write(f"\n== {name}: {BENCHES[name]}\n")
+        sys.stdout.flush()
+        missed += not importlib.import_module(f"tests.bench.{name}").run()
+    return 1 if missed else 0
+
+
+sys.exit(main(sys.argv[1:]))
