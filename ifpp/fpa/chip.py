@@ -65,9 +65,12 @@ class Chip:
         self._channel = None
         self.port.power_down()
 
-    def identify(self) -> Identity:
-        """Read EID, EUICCInfo2 and the state of the factory services; raises CardError EUICC.NO_IFPP."""
-        eid = es10.parse_eid(self.command(es10.eid_request()))
+    def eid(self) -> Eid:
+        """GetEID (SGP.22 5.7.20)."""
+        return es10.parse_eid(self.command(es10.eid_request()))
+
+    def identify(self, eid: Eid) -> Identity:
+        """Read EUICCInfo2 and the state of the factory services; raises CardError EUICC.NO_IFPP."""
         info2 = es10.parse_info2(self.command(es10.info2_request()))
         try:
             status = self.status()

@@ -58,6 +58,14 @@ class Floor:
     stopping: asyncio.Event
 
 
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What the store holds for one chip: the claim, and each package that may have to be sent, ready to send."""
+
+    claim: Claim
+    orders: dict[str, Order]
+
+
 class Head:
     """Runs one card port until the station stops; whatever happens here, the other heads go on."""
 
@@ -129,21 +137,46 @@ class Head:
     async def _provision(self, attempt: Attempt) -> None:
         # way of a unit, step 4
         await self._owner.call(self._chip.open)
-        identity = await self._owner.call(self._chip.identify)
-        attempt.eid = identity.eid
-        self._seatings[identity.eid] = attempt.seatings = self._seatings.get(identity.eid, 0) + 1
-        attempt.number = await asyncio.wrap_future(self._floor.journal.next_attempt(identity.eid))
+        eid = await self._owner.call(self._chip.eid)
+        attempt.eid = eid
+        self._seatings[eid] = attempt.seatings = self._seatings.get(eid, 0) + 1
+        attempt.number = await asyncio.wrap_future(self._floor.journal.next_attempt(eid))
         self._step(attempt, Phase.IDENTIFIED)
-        claim = await self._claim(attempt)
+        claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self.head_id}")
+        try:
+            identity = await self._owner.call(self._chip.identify, eid)
+        except BaseException:
+            await self._give_back(attempt, claimed)
+            raise
+        supply = await claimed  # the store answers while the chip is read
         self._step(attempt, Phase.CLAIMED)
         try:
-            await self._install(attempt, identity, claim)
+            await self._install(attempt, identity, supply)
         except IfppError:
-            await self._release(attempt, claim)
+            await self._release(attempt, supply.claim)
             raise
         self._step(attempt, Phase.SEALING)
         await self._owner.call(seal, self._chip, identity.eid)
         attempt.sealed = True
+
+    async def _supply(self, attempt: Attempt) -> Supply:
+        """Claim the chip's packages and fetch them."""
+        claim = await self._claim(attempt)
+        try:
+            orders = {
+                package.package_id: await self._order(Eid(claim.eid), package)
+                for package in [*claim.unresolved, *claim.packages]
+            }
+        except IfppError:
+            await self._release(attempt, claim)
+            raise
+        return Supply(claim, orders)
+
+    async def _give_back(self, attempt: Attempt, claimed: asyncio.Task[Supply]) -> None:
+        """The chip turned out to be unfit while its packages were claimed."""
+        await asyncio.wait([claimed])
+        if not claimed.cancelled() and claimed.exception() is None:
+            await self._release(attempt, claimed.result().claim)
 
     async def _claim(self, attempt: Attempt) -> Claim:
         """Claim this chip's packages; while the store is away the unit waits, and the board says so."""
@@ -170,38 +203,40 @@ class Head:
             self._enter(Phase.CLAIMED, CODE_REGULAR_WORK)
             return claim
 
-    async def _install(self, attempt: Attempt, identity: Identity, claim: Claim) -> None:
-        floor = self._floor
+    async def _install(self, attempt: Attempt, identity: Identity, supply: Supply) -> None:
+        floor, claim = self._floor, supply.claim
         chain = [base64.b64decode(cert) for cert in claim.eum_chain_b64]
         key = floor.trust.euicc(base64.b64decode(claim.euicc_certificate_b64), chain, identity.eid, floor.clock.now())
         if is_locked(identity.status) and claim.packages:
             raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
         for package in claim.unresolved:
-            await self._resolve(attempt, identity, package, key)
+            await self._resolve(attempt, identity, package, supply.orders[package.package_id], key)
         if claim.installed:
             await self._owner.call(require_listed, self._chip, {Iccid(done.iccid) for done in claim.installed})
         for package in claim.packages:
-            await self._load(attempt, identity, package, key)
+            await self._load(attempt, identity, package, supply.orders[package.package_id], key)
 
-    async def _resolve(self, attempt: Attempt, identity: Identity, package: ClaimedPackage, key: EuiccKey) -> None:
+    async def _resolve(
+        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
+    ) -> None:
         """Read the chip to settle what an earlier attempt left open; then, where allowed, send the same package."""
-        order = await self._order(identity.eid, package)
         try:
             verdict = await self._owner.call(settle, self._chip, order, bytes.fromhex(package.otk_id), key)
         except TransportError as error:  # still open: nothing is decided by a chip that went away
             verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=error, pir=None)
         log.info("settled", head=self.head_id, eid=identity.eid, iccid=package.iccid, state=verdict.state)
         if verdict.state is PackageState.FAILED and not verdict.spent:
-            await self._load(attempt, identity, package, key)
+            await self._load(attempt, identity, package, order, key)
             return
         attempt.loads.append((package, verdict))
         if verdict.fault is not None:
             raise verdict.fault
 
-    async def _load(self, attempt: Attempt, identity: Identity, package: ClaimedPackage, key: EuiccKey) -> None:
+    async def _load(
+        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
+    ) -> None:
         """Way of a unit, steps 5 and 6: from the pre-flight fit to the read-back."""
         floor = self._floor
-        order = await self._order(identity.eid, package)
         preflight(identity, order, floor.settings.recipe.memory_factor)
         self._step(attempt, Phase.LOADING)
         verdict = await self._send(attempt, package, order, key)

@@ -45,7 +45,7 @@ def installed_on(port: MemoryPort) -> bool:
 def test_a_load_takes_exactly_the_minimum_of_commands(make_cases: Make, ppk: bool, block_size: int) -> None:
     (case,) = make_cases(ppk=ppk)
     chip = opened(case, block_size=block_size)
-    identity = chip.identify()
+    identity = chip.identify(chip.eid())
     preflight(identity, case.order, memory_factor=1.0)
     before = chip.apdus
     verdict = loaded(chip, case)
@@ -166,7 +166,7 @@ def test_a_package_for_another_chip_is_refused_before_it_is_sent(make_cases: Mak
     case, other = make_cases(units=2)
     chip = opened(case)
     with pytest.raises(VerificationError) as caught:
-        preflight(chip.identify(), other.order, memory_factor=1.0)
+        preflight(chip.identify(chip.eid()), other.order, memory_factor=1.0)
     assert caught.value.code == "EID.MISMATCH"
     with pytest.raises(CardError):
         prepare(chip, other.order)
@@ -177,7 +177,7 @@ def test_too_little_memory_is_seen_before_a_key_is_spent(make_cases: Make) -> No
     (case,) = make_cases()
     chip = opened(case)
     with pytest.raises(CardError) as caught:
-        preflight(chip.identify(), case.order, memory_factor=1000.0)
+        preflight(chip.identify(chip.eid()), case.order, memory_factor=1000.0)
     assert caught.value.code == "EUICC.NO_MEMORY"
 
 

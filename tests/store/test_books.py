@@ -81,6 +81,7 @@ def test_a_unit_counts_by_serial_number_else_by_eid(factory: Factory) -> None:
     ):
         take_one(factory, node.result(1, "a", unit=unit))
     assert [(row.units, row.attempts) for row in factory.unit_counts()] == [(2, 3)]
+    assert factory.attempts_without_eid() == 1
 
 
 def test_a_unit_is_found_by_eid_iccid_and_serial_number(factory: Factory) -> None:

@@ -207,13 +207,13 @@ def test_the_answer_to_terminal_capability_does_not_matter(answer: str) -> None:
     assert open_channel(Card(answer, "019000", "9000")).channel == 1
 
 
-def test_a_channel_from_4_on_is_used_with_its_own_class_bytes() -> None:
-    card = Card("9000", "079000", "9000")
+@pytest.mark.parametrize(("number", "select", "store"), [("04", "40", "C0"), ("07", "43", "C3"), ("13", "4F", "CF")])
+def test_a_channel_from_4_on_is_used_with_its_own_class_bytes(number: str, select: str, store: str) -> None:
+    card = Card("9000", number + "9000", "9000")
     channel = open_channel(card)
     channel.command(b"\x80\x00")
-    assert channel.channel == 7
-    assert card.sent[2][:2] == "43"
-    assert card.sent[3][:2] == "C3"
+    assert channel.channel == int(number, 16)
+    assert (card.sent[2][:2], card.sent[3][:2]) == (select, store)
 
 
 def test_a_card_without_logical_channels_is_used_on_its_basic_channel() -> None:

@@ -82,6 +82,12 @@ def test_report() -> None:
     assert (second.pir, second.fpa_error) == (None, FpaError(code="CONTACT.LOST", text="gone"))
 
 
+def test_a_transaction_id_has_up_to_16_bytes() -> None:
+    longest = {"transaction_id": "a0" * 16}
+    assert drain(read_delivery, sealed(DELIVERY, PACKAGE | longest))[1][0].transaction_id == b"\xa0" * 16
+    assert drain(read_report, sealed(REPORT, OUTCOME | longest))[1][0].transaction_id == b"\xa0" * 16
+
+
 def test_a_file_without_items() -> None:
     assert drain(read_esed, sealed(ESED))[1] == []
 
