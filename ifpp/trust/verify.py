@@ -162,6 +162,8 @@ def _check_final_result(pir: InstallResult, where: str) -> None:
         return
     if pir.aid is None or not 5 <= len(pir.aid) <= 16:
         raise VerificationError("PIR.MALFORMED", "success without an ISD-P AID of 5..16 bytes", where=where)
+    if not pir.pe_status:
+        raise VerificationError("PIR.MALFORMED", "success without a profile element status", where=where)
     if any(pir.pe_status):
         statuses = ", ".join(map(str, pir.pe_status))
         raise VerificationError("PIR.MALFORMED", f"success with profile element status {statuses}", where=where)

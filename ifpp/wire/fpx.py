@@ -14,7 +14,6 @@ from typing import Protocol
 from ifpp.errors import WireError
 from ifpp.model.chip import (
     FpaStatus,
-    InitialiseSecureChannel,
     OneTimeKey,
     OtkDeletion,
     OtkList,
@@ -22,7 +21,6 @@ from ifpp.model.chip import (
     PrepareAnswer,
     PrepareDownload,
 )
-from ifpp.model.ids import Eid
 from ifpp.wire import fields
 from ifpp.wire.tlv import Tlv, integer, read, read_as, read_many, write
 
@@ -173,22 +171,6 @@ def parse_prepare_download(data: bytes) -> PrepareDownload:
         smdp_certificate=certificate.raw,
         other_certificates=tuple(other.raw for other in chain),
     )
-
-
-# ---- what signatures cover ---------------------------------------------------------------------------
-
-
-def smdp_sign_input(channel: InitialiseSecureChannel, otk_public: bytes) -> bytes:
-    """Return what smdpSign covers: the first four members of BF23 as received, then the one-time key as 5F49."""
-    return channel.signed_raw + write(fields.PUBLIC_KEY, otk_public)
-
-
-def smdp_signature2_input(prepare: PrepareDownload, eid: Eid) -> bytes:
-    """Return what smdpSignature2 covers in the factory form: smdpSigned2 as received, then the EID as 5A."""
-    return prepare.smdp_signed2_raw + write(fields.EID, eid.packed)
-
-
-# ---- parts -------------------------------------------------------------------------------------------
 
 
 def _function(tag: int, data: bytes, what: str) -> Tlv:

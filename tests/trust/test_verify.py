@@ -239,6 +239,7 @@ BAD_RESULTS = {
     "8 no AID": (result(aid=None), "PIR.MALFORMED", "AID"),
     "8 short AID": (result(aid=bytes(4)), "PIR.MALFORMED", "AID"),
     "8 long AID": (result(aid=bytes(17)), "PIR.MALFORMED", "AID"),
+    "8 no element": (result(pe_status=()), "PIR.MALFORMED", "without a profile element status"),
     "8 bad element": (result(pe_status=(0, 1)), "PIR.MALFORMED", "status 0, 1"),
     "8 no reason": (result(success=False, aid=None, command=5), "PIR.MALFORMED", "reason"),
     "8 no command": (result(success=False, aid=None, reason=5), "PIR.MALFORMED", "command"),

@@ -10,7 +10,7 @@ from ifpp.errors import WireError
 from ifpp.model.chip import DeleteResult, FpaState, LockResult, OtkState
 from ifpp.model.ids import Eid
 from ifpp.wire.bpp import parse_bpp
-from ifpp.wire.fpx import FPX1, parse_otk_list, parse_prepare_download, smdp_sign_input, smdp_signature2_input
+from ifpp.wire.fpx import FPX1, parse_otk_list, parse_prepare_download
 from tests.wire.build import EID, POINT, SIGNATURE, TRANSACTION, der, otk_entry, otk_list, prepare_download
 from tests.wire.vectors import KAT, kat
 
@@ -212,8 +212,8 @@ def test_answers_to_another_function_are_refused(raw: str) -> None:
 
 def test_kat_signature_inputs() -> None:
     package = parse_bpp(kat("ppk_mode", "bpp"))
-    assert smdp_sign_input(package.channel, kat("otk_pub")) == kat("smdpSign_tbs")
+    assert package.channel.signed_raw + der(0x5F49, kat("otk_pub")) == kat("smdpSign_tbs")
     raw = der(0xBF21, kat("dialect", "smdpSigned2"), der(0x5F37, kat("dialect", "smdpSignature2")), CERT)
     request = parse_prepare_download(raw)
     assert request.smdp_signature2 == kat("dialect", "smdpSignature2")
-    assert smdp_signature2_input(request, Eid(KAT["eid"])) == kat("dialect", "prepare_signed_tbs")
+    assert request.smdp_signed2_raw + der(0x5A, Eid(KAT["eid"]).packed) == kat("dialect", "prepare_signed_tbs")
