@@ -9,8 +9,8 @@ BENCHES = {
     "cli": "CPU of `ifpp --help`, and what it imports",
     "load": "commands of a load against the protocol's minimum",
     "heads": "16 heads against 16 times one head",
-    "intake": "verification and import of packages",
-    "store": "claims, packages and results a second",
+    "custody": "time of a unit, journal and ledger on disk against memory",
+    "results": "results a second through one supervisor",
 }
 
 

@@ -12,16 +12,21 @@ from typing import Any
 from ifpp.sim.template import build_template
 
 
-def demo_figures(*, units: int, heads: int, apdu_ms: float, profile_bytes: int | None = None) -> dict[str, Any]:
-    """One station with `heads`; `profile_bytes` gives every unit a profile of the same size, None the usual mix."""
-    with tempfile.TemporaryDirectory() as folder:
+def demo_figures(
+    *, units: int, heads: int, apdu_ms: float, profile_bytes: int | None = None, place: Path | None = None
+) -> dict[str, Any]:
+    """One station with `heads`; `profile_bytes` gives every unit a profile of the same size, None the usual mix.
+
+    `place` is where journal and database are kept, by default where temporary files are.
+    """
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         out = Path(folder) / "out.json"
         options = ["--units", str(units), "--stations", "1", "--heads", str(heads), "--apdu-ms", str(apdu_ms)]
         if profile_bytes is not None:
             template = Path(folder) / "profile.der"
             template.write_bytes(build_template(profile_bytes, seed=1))
             options += ["--template", str(template)]
-        command = [sys.executable, "-m", "ifpp", "demo", *options, "--json", str(out)]
+        command = [sys.executable, "-m", "ifpp", "demo", *options, "--json", str(out), "--keep", f"{folder}/run"]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True, timeout=600)
         document: dict[str, Any] = json.loads(out.read_bytes())
         return document
