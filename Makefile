@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
 BENCH ?= all
+CAMPAIGN ?= --kills 60 --seed 1
 FUZZ_RUNS ?= 200000
 
-.PHONY: demo test system lint types floors unit fuzz bench lock clean
+.PHONY: demo test system lint types floors unit fuzz bench campaign lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -33,6 +34,10 @@ fuzz: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(BENCH)
+
+# Kills, pulls, freezes and fills what it can while the line works, then asks every chip what it holds.
+campaign: $(VENV)/.dev
+	@$(BIN)/python -m tests.campaign $(CAMPAIGN)
 
 # Real components the tests start. Without root they are skipped, with CI=true a missing one fails.
 system:

@@ -24,11 +24,15 @@ store_app = _group("The factory profile store.")
 station_app = _group("One physical station.")
 supervisor_app = _group("The supervisor of one line.")
 report_app = _group("Reports to people and to the SM-DPf.")
+unit_app = _group("One unit: where it stands, whether it may leave.")
+audit_app = _group("The audit log: sign, export, verify.")
 sim_app = _group("The simulated world: chips, their maker, an SM-DPf, a robot.")
 app.add_typer(store_app, name="store")
 app.add_typer(station_app, name="station")
 app.add_typer(supervisor_app, name="supervisor")
 app.add_typer(report_app, name="report")
+app.add_typer(unit_app, name="unit")
+app.add_typer(audit_app, name="audit")
 app.add_typer(sim_app, name="sim")
 
 Config = Annotated[Path, typer.Option("--config", help="The site file.")]
@@ -60,9 +64,7 @@ def demo(
     apdu_ms: Annotated[float, typer.Option(min=0, max=1000, help="Time a chip takes for one command.")] = 5.0,
     faults: Annotated[int, typer.Option(min=0, help="Faulty units among them.")] = 0,
     template: Annotated[Path | None, typer.Option(help="A SAIP profile (DER) instead of generated ones.")] = None,
-    broker: Annotated[
-        Broker, typer.Option(help="Which broker; auto takes Mosquitto if it is there.")
-    ] = "auto",
+    broker: Annotated[Broker, typer.Option(help="Which broker; auto takes Mosquitto if it is there.")] = "auto",
     json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep all files of the run in this new folder.")] = None,
 ) -> None:
@@ -96,14 +98,6 @@ def store_import(
     import_files(config, files, dry_run=dry_run)
 
 
-@store_app.command("balance")
-def store_balance(config: Config = _SITE) -> None:
-    """Show the mass balance of packages per SKU, region and SM-DPf."""
-    from ifpp.roles.store import show_balance
-
-    show_balance(config)
-
-
 @station_app.command("run")
 def station_run(
     file: Annotated[Path, typer.Argument(help="The station file, stations/<id>.toml.")], config: Config = _SITE
@@ -128,6 +122,85 @@ def report_plr(out: Annotated[Path, typer.Argument(help="Folder for the reports.
     from ifpp.roles.store import write_reports
 
     write_reports(config, out)
+
+
+@report_app.command("acknowledged")
+def report_acknowledged(
+    report_id: Annotated[str, typer.Argument(help="Id of the report, as in its name and first line.")],
+    by: Annotated[str, typer.Option(help="Who says that the SM-DPf has taken it.")],
+    config: Config = _SITE,
+) -> None:
+    """Note that an SM-DPf has taken a report; the first note counts."""
+    from ifpp.roles.store import acknowledge
+
+    acknowledge(config, report_id, by)
+
+
+@unit_app.command("show")
+def unit_show(
+    name: Annotated[str, typer.Argument(help="EID, ICCID or serial number.")],
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show where a unit and each of its packages stands, with every step."""
+    from ifpp.roles.custody import show_unit
+
+    show_unit(config, name, as_json=json)
+
+
+@unit_app.command("gate")
+def unit_gate(
+    name: Annotated[str, typer.Argument(help="EID, ICCID or serial number.")],
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines, with the signed entry.")] = False,
+) -> None:
+    """Ask whether a unit may leave; exits with 0 when it is clean to ship, else with 1 and the reason."""
+    from ifpp.roles.custody import show_gate
+
+    raise typer.Exit(show_gate(config, name, as_json=json))
+
+
+@app.command()
+def balance(
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Prove the mass balance per SKU, region and SM-DPf, and name every package still open; 1 when it does not hold."""
+    from ifpp.roles.custody import show_balance
+
+    raise typer.Exit(show_balance(config, as_json=json))
+
+
+@audit_app.command("key")
+def audit_key(
+    file: Annotated[Path, typer.Argument(help="New file for the private key; FILE.pub gets the public.")],
+) -> None:
+    """Make a key that signs the audit log (settings: supervisor.signing_key)."""
+    from ifpp.roles.audit import make_key
+
+    make_key(file)
+
+
+@audit_app.command("export")
+def audit_export(out: Annotated[Path, typer.Argument(help="New file.")], config: Config = _SITE) -> None:
+    """Write the audit log to a file that can be checked without the factory."""
+    from ifpp.roles.audit import export
+
+    export(config, out)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    file: Annotated[Path, typer.Argument(help="What `ifpp audit export` wrote.")],
+    key: Annotated[
+        list[Path] | None, typer.Option(help="Public key of the factory; trust no other. May be repeated.")
+    ] = None,
+    since: Annotated[Path | None, typer.Option(help="An earlier export, which FILE must continue.")] = None,
+) -> None:
+    """Find what was changed, cut, reordered, repeated or forked in an exported log; needs no database."""
+    from ifpp.roles.audit import verify
+
+    raise typer.Exit(verify(file, key or [], since))
 
 
 @sim_app.command("fleet")

@@ -102,6 +102,14 @@ OUTBOX_DEPTH = _series("station", Kind.GAUGE, "ifpp_outbox_depth", "line station
     "Events recorded here and not yet acknowledged by the supervisor.")
 OUTBOX_OLDEST_SECONDS = _series("station", Kind.GAUGE, "ifpp_outbox_oldest_seconds", "line station",
     "Age of the oldest event not yet acknowledged; 0 when there is none.", unit="seconds")
+OUTBOX_REJECTED = _series("station", Kind.GAUGE, "ifpp_outbox_rejected", "line station",
+    "Events recorded here that the supervisor put aside.")
+OUTBOX_ALARM = _series("station", Kind.GAUGE, "ifpp_outbox_alarm", "line station",
+    "1 while events wait too long or fill four fifths of the outbox, 2 while it is full, else 0.")
+ACCEPTING = _series("station", Kind.GAUGE, "ifpp_station_accepting", "line station",
+    "1 while the station takes new units, 0 while it refuses them.")
+HELD_UNITS = _series("station", Kind.GAUGE, "ifpp_held_units", "line station",
+    "Units that must not go on until their chip was read again.")
 
 BROKER_CONNECTED = _series("station supervisor", Kind.GAUGE, "ifpp_broker_connected", "line node",
     "1 while connected to the broker, else 0.")
@@ -124,6 +132,10 @@ UNACKED_OLDEST_SECONDS = _series("supervisor", Kind.GAUGE, "ifpp_unacknowledged_
     "How long the oldest received event has waited for its commit; 0 when there is none.", unit="seconds")
 PACKAGES = _series("supervisor", Kind.GAUGE, "ifpp_packages", "sku region smdp state",
     "Packages in the ledger of the whole factory, by state.")
+OPEN_OLDEST_SECONDS = _series("supervisor", Kind.GAUGE, "ifpp_open_package_oldest_seconds", "state",
+    "Age of the oldest package that is CLAIMED, SENT or UNKNOWN; 0 when there is none.", unit="seconds")
+AUDIT_UNSIGNED = _series("supervisor", Kind.GAUGE, "ifpp_audit_unsigned_entries", "chain",
+    "Entries of a chain of the audit log that no signature covers yet.")
 LINE_UNITS = _series("supervisor", Kind.GAUGE, "ifpp_line_units", "line verdict",
     "Units of the line's job orders, exact from the database: units, passed, failed.")
 STATIONS_ONLINE = _series("supervisor", Kind.GAUGE, "ifpp_stations_online", "line",

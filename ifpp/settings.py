@@ -38,11 +38,18 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Supervisor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The line supervisor: `metrics_port` 0 = any free port, `lease_s` how long a line stays its own."""
+    """The line supervisor: `metrics_port` 0 = any free port, `lease_s` how long a line stays its own.
+
+    `signing_key`: the file of the key that signs the audit log, relative to the settings file; "" = nothing is
+    signed. A checkpoint is signed after so many entries of a chain, or so many seconds after an unsigned one.
+    """
 
     metrics_port: Port = 0
     lease_s: Seconds = 15.0
     reports: str = "reports"
+    signing_key: str = ""
+    checkpoint_entries: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    checkpoint_s: Seconds = 60.0
 
 
 class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -81,7 +81,8 @@ async def start_demo_broker(
     ServiceError (PROCESS.DIED, BROKER.UNREACHABLE) when it does not come up.
     """
     chosen = kind or (BrokerKind.MOSQUITTO if mosquitto_path() else BrokerKind.AMQTT)
-    command = _prepare(chosen, folder, port, persistence)
+    guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # it ends with us, however we end
+    command = [*guard, *_prepare(chosen, folder, port, persistence)]
     logfile = folder / "broker.log"
     with logfile.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -125,7 +126,7 @@ async def wait_until_open(
 def _prepare(kind: BrokerKind, folder: Path, port: int, persistence: bool) -> list[str]:
     """Make the folder and what the broker reads there; returns the command line."""
     folder.mkdir(parents=True, exist_ok=True)
-    return _mosquitto(folder, port, persistence) if kind is BrokerKind.MOSQUITTO else _amqtt(port)
+    return _mosquitto(folder.resolve(), port, persistence) if kind is BrokerKind.MOSQUITTO else _amqtt(port)
 
 
 def _mosquitto(folder: Path, port: int, persistence: bool) -> list[str]:
@@ -140,7 +141,7 @@ def _mosquitto(folder: Path, port: int, persistence: bool) -> list[str]:
         "max_inflight_messages 1000",
         "max_queued_messages 100000",
         f"persistence {str(persistence).lower()}",
-        f"persistence_location {folder.resolve()}/",
+        f"persistence_location {folder}/",
         # Started by root it would become the user `mosquitto`, who may not write into the folder.
         *(["user root"] if os.geteuid() == 0 else []),
     ]

@@ -8,14 +8,16 @@ from ifpp.fpa.load import Order, Verdict, judge
 from ifpp.model.chip import InstallResult, OtkState
 from ifpp.model.states import PackageState
 from ifpp.trust.chain import EuiccKey
+from ifpp.wire import es10
 
 _INSTALL_EVENT = 0
 
 
-def settle(chip: Chip, order: Order, otk_id: bytes, key: EuiccKey) -> Verdict:
+def settle(chip: Chip, order: Order, otk_id: bytes, key: EuiccKey, stored: bytes | None = None) -> Verdict:
     """Decide what became of a package that was sent before.
 
-    1. The newest kept result of this order, if the chip signed it, is the answer: installed, or failed.
+    1. The newest kept result of this order, if the chip signed it, is the answer: installed, or failed. `stored` is a
+       raw result of it that was stored elsewhere: it answers when the chip has dropped its own.
     2. Without a result the one-time key tells: still there means that nothing was installed and the same package may
        be sent again (FPX/1 10.7); gone without a result stays UNKNOWN and the unit is held.
 
@@ -23,6 +25,8 @@ def settle(chip: Chip, order: Order, otk_id: bytes, key: EuiccKey) -> Verdict:
     """
     where = f"ICCID {order.iccid}"
     pir = _newest_result(chip, order)
+    if pir is None and stored is not None:
+        pir = es10.parse_pir(stored)
     listed = any(profile.iccid == order.iccid for profile in chip.profiles())
     if pir is not None:
         try:

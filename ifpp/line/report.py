@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import file_digest
 from pathlib import Path
 
 from ifpp.errors import FAULTS, CustodyError
@@ -37,7 +38,8 @@ class Report:
 def write_reports(factory: Factory, folder: Path, *, start: datetime, end: datetime, now: datetime) -> list[Report]:
     """Write a report into `folder` for each SM-DPf of which results were taken in [start, end).
 
-    Raises ServiceError DATABASE.UNREACHABLE, CustodyError FILE.WRITE; reports already written stay.
+    Each is in the books with its digest and its packages. Raises ServiceError DATABASE.UNREACHABLE, CustodyError
+    FILE.WRITE; reports already written stay.
     """
     outstanding: dict[str, int] = {}
     for row in factory.balance():
@@ -62,9 +64,22 @@ def write_reports(factory: Factory, folder: Path, *, start: datetime, end: datet
             with write_report(path, header) as report:
                 for result in rows:
                     report.add(_item(result))
+            _book(factory, path, header, rows, now)
             log.info("report.written", file=path.name, smdp=smdp_oid, items=len(rows), outstanding=still_open)
             reports.append(Report(path, smdp_oid, len(rows), still_open))
     return reports
+
+
+def _book(factory: Factory, path: Path, header: ReportHeader, rows: list[ResultRow], now: datetime) -> None:
+    """Write into the books what the report says; a report that cannot be booked does not stay."""
+    try:
+        with path.open("rb") as stream:
+            digest = file_digest(stream, "sha256").hexdigest()
+        states = [(row.package_id, row.state) for row in rows]
+        factory.add_report(header.report_id, header.smdp_oid, path.name, digest, states, now)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _item(row: ResultRow) -> ReportItem:

@@ -19,14 +19,16 @@ from ifpp import metrics as series
 from ifpp.bus.client import BrokerAddress, BusClient, Inbound
 from ifpp.bus.topics import LINE_NODE, Topics
 from ifpp.errors import CustodyError, IfppError, ServiceError, WireError
+from ifpp.line.notary import Notary
 from ifpp.line.settle import USUAL, Limits, Settling, either
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
-from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
+from ifpp.model.clock import Clock, parse_utc, pause, utc_ms_text, uuid7
 from ifpp.model.messages import Ack, Birth, Job, JobState, LineState, Message, Online
-from ifpp.model.states import PackageState
+from ifpp.model.states import OPEN_STATES, PackageState
 from ifpp.settings import Site
 from ifpp.store.factory import Factory
+from ifpp.trust.signer import Signer
 
 _SESSIONS_PER_EPOCH = 1 << 20  # makes session numbers grow over restarts without storing them
 _BOOKS_S = 1.0
@@ -47,24 +49,41 @@ async def run_supervisor(
     clock: Clock,
     stop: asyncio.Event,
     ready: Callable[[], None],
+    signer: Signer | None = None,
     limits: Limits = USUAL,
 ) -> None:
     """Supervise the line `site.line` until `stop`; then finish the commit under way, acknowledge, and go offline.
 
     `ready` is called once, when the first connection to the broker stands. `metrics` has the role SUPERVISOR and the
-    fixed label `line`. Neither a broker nor a database that is away ends it.
+    fixed label `line`. `signer` signs the audit log; without one nothing is signed. Neither a broker nor a database
+    that is away ends it.
     """
     owner = str(uuid4())
+    notary = None if signer is None else _notary(site, factory, signer, clock, metrics)
     with ThreadPoolExecutor(1, thread_name_prefix="supervisor-db") as executor:
         lease = _Lease(site, factory, executor, owner, clock)
         while (epoch := await lease.win(stop)) is not None:
             log.info("line.taken", line=site.line, epoch=epoch)
             metrics.set(series.LINE_EPOCH, epoch)
             reign = _Reign(site, factory, executor, lease, epoch, owner, metrics=metrics, clock=clock, limits=limits)
-            await reign.run(stop, ready)
+            await reign.run(stop, ready, notary)
             await lease.release()
+            if notary is not None:
+                await notary.finish()
             metrics.set(series.LINE_EPOCH, 0)
             log.info("line.left", line=site.line, epoch=epoch)
+
+
+def _notary(site: Site, factory: Factory, signer: Signer, clock: Clock, metrics: Metrics) -> Notary:
+    often = site.supervisor
+    return Notary(
+        factory,
+        signer,
+        clock=clock,
+        metrics=metrics,
+        entries=often.checkpoint_entries,
+        seconds=often.checkpoint_s,
+    )
 
 
 class _Lease:
@@ -161,7 +180,7 @@ class _Reign:
             metrics=metrics,
         )
 
-    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None], notary: Notary | None) -> None:
         """Serve until `stop` or until the lease is lost."""
         over, acked, disconnect = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._ready = ready
@@ -170,6 +189,8 @@ class _Reign:
             tasks.create_task(self._lease.keep(self._epoch, over), name="lease")
             tasks.create_task(self._keep_books(over), name="books")
             tasks.create_task(self._watch(over), name="watch")
+            if notary is not None:
+                tasks.create_task(notary.run(over), name="notary")
             committing = tasks.create_task(self._settling.commit(over), name="commit")
             acknowledging = tasks.create_task(self._settling.acknowledge(acked), name="acknowledge")
             await either(stop, over)
@@ -292,6 +313,10 @@ class _Reign:
             for state in PackageState:
                 labels = {"sku": row.sku, "region": row.region, "smdp": row.smdp_oid, "state": state}
                 self._metrics.set(series.PACKAGES, getattr(row, state.lower()), **labels)
+        since, now = await asyncio.to_thread(self._factory.oldest_open), self._clock.now()
+        for state in OPEN_STATES:
+            age_s = (now - parse_utc(since[state])).total_seconds() if state in since else 0.0
+            self._metrics.set(series.OPEN_OLDEST_SECONDS, max(0.0, age_s), state=state)
 
     async def _watch(self, over: asyncio.Event) -> None:
         """Keep the gauges that change with time alone."""

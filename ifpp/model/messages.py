@@ -6,6 +6,8 @@ Counts and `*_ms` are integers, ids are strings, times are RFC 3339 UTC with mil
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -64,6 +66,15 @@ class Defect(msgspec.Struct, omit_defaults=True, kw_only=True):
     phase: str
 
 
+class SealProof(msgspec.Struct, kw_only=True):
+    """What the chip showed after it was sealed: the proof behind `clean_to_ship` (SGP.41 GENS13, EUICCF03)."""
+
+    keys_deleted: int
+    keys_remaining: int
+    fpa_locked: bool
+    lpa_answers: bool
+
+
 class UnitResultEvent(Message, kw_only=True):
     """`S/evt/unit_result`: one work cycle of one unit on one head."""
 
@@ -87,6 +98,7 @@ class UnitResultEvent(Message, kw_only=True):
     handling_ms: int
     profiles: list[ProfileResult] = []
     defects: list[Defect] = []
+    seal: SealProof | None = None
     work_order_id: str = ""
     lot_id: str = ""
     socket_id: str = ""
@@ -95,7 +107,10 @@ class UnitResultEvent(Message, kw_only=True):
 
 
 class StateChanged(Message, kw_only=True):
-    """`S/evt/state_changed`: every E10 transition of station or head."""
+    """`S/evt/state_changed`: every E10 transition of station or head.
+
+    `inferred`: nobody was there to see it; said afterwards, of a process that had died.
+    """
 
     resource: str
     old: str
@@ -104,6 +119,7 @@ class StateChanged(Message, kw_only=True):
     new: str
     new_code: int
     reason: str = ""
+    inferred: bool = False
 
 
 class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -119,7 +135,12 @@ class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class StationState(Message, kw_only=True):
-    """`S/state/station`, retained."""
+    """`S/state/station`, retained.
+
+    `refusing`: the fault code for which no new unit is taken, "" when units are taken; `attention`: fault code -> what
+    to do; `held`: EID -> why the unit must not go on and what to do with it, the longest held first, at most 100 of
+    `held_units`; `outbox_rejected`: events the supervisor put aside.
+    """
 
     e10: str
     e10_code: int
@@ -132,6 +153,11 @@ class StationState(Message, kw_only=True):
     lock_reason: str = ""
     outbox_depth: int = 0
     outbox_oldest_ms: int = 0
+    outbox_rejected: int = 0
+    refusing: str = ""
+    attention: dict[str, str] = {}
+    held: dict[str, str] = {}
+    held_units: int = 0
 
 
 class Online(msgspec.Struct, omit_defaults=False, kw_only=True):
@@ -279,6 +305,36 @@ class ReleaseNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/claims/{attempt_id}/release`: nothing was sent; the packages are free again."""
 
     station_id: str
+
+
+class SignedEntry(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """An entry of the audit log that can be checked without the factory (see ifpp.wire.audit): hex and base64.
+
+    `hash` = SHA-256(`previous` || canonical JSON of `entry`); `signature` over the canonical JSON of `checkpoint`.
+    """
+
+    entry: dict[str, Any]
+    previous: str
+    hash: str
+    checkpoint: dict[str, Any] | None = None
+    signature_b64: str = ""
+    public_key_b64: str = ""
+
+
+class UnitGate(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Answer to `GET /v1/units/{eid}/gate`: may this unit leave? If not, `code`, `reason` and `advice` say why.
+
+    `signed` is true when the signature under the clean-to-ship entry was checked and holds.
+    """
+
+    eid: str
+    clean_to_ship: bool
+    signed: bool = False
+    since: str = ""
+    code: str = ""
+    reason: str = ""
+    advice: str = ""
+    proof: SignedEntry | None = None
 
 
 class Problem(msgspec.Struct, kw_only=True):

@@ -29,6 +29,10 @@ PACKAGE_TRANSITIONS: dict[PackageState, frozenset[PackageState]] = {
 }
 
 
+# What a head has in hand, or what became of it is not known: a unit with such a package is never clean to ship.
+OPEN_STATES = (PackageState.CLAIMED, PackageState.SENT, PackageState.UNKNOWN)
+
+
 class UnitResult(StrEnum):
     """Verdict of one attempt (CFX TestResult; ERROR = could not be judged)."""
 
@@ -83,6 +87,8 @@ class Phase(StrEnum):
     VERIFYING = "VERIFYING"
     SEALING = "SEALING"
     VERDICT = "VERDICT"
+    NOT_STORED = "NOT_STORED"  # the verdict is known and its record is not on the disk yet: the unit stays
+    REFUSING = "REFUSING"  # no new unit is taken: see the station's `refusing`
     QUARANTINED = "QUARANTINED"
     RETIRED = "RETIRED"
 

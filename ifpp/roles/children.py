@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import shutil
-import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,14 @@ class Child:
 
 
 class Children:
-    """Starts processes and stops them in reverse order."""
+    """Starts processes and stops them in reverse order; one that is started again takes the place of the last.
 
-    def __init__(self, logs: Path) -> None:
+    `command` gives the words that start ifpp itself for a process of some name.
+    """
+
+    def __init__(self, logs: Path, command: Callable[[str], Sequence[str]]) -> None:
         self._logs = logs
+        self._command = command
         self._started: list[Child] = []
         logs.mkdir(parents=True, exist_ok=True)
 
@@ -82,7 +86,7 @@ class Children:
         """Start a command in a session of its own, so that Ctrl-C reaches the demo alone."""
         guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         log = self._logs / f"{name}.log"
-        with log.open("wb") as stream:
+        with log.open("ab") as stream:
             process = await asyncio.create_subprocess_exec(
                 *guard,
                 *command,
@@ -97,7 +101,14 @@ class Children:
 
     async def start_ifpp(self, name: str, *arguments: str) -> Child:
         """Start a command of ifpp itself."""
-        return await self.start(name, sys.executable, "-m", "ifpp", *arguments)
+        return await self.start(name, *self._command(name), *arguments)
+
+    def __getitem__(self, name: str) -> Child:
+        """The process last started under a name; raises KeyError."""
+        found = next((child for child in reversed(self._started) if child.name == name), None)
+        if found is None:
+            raise KeyError(name)
+        return found
 
     async def stop(self, *children: Child) -> None:
         """Stop these together."""

@@ -9,29 +9,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifpp.bus.broker import BrokerKind, DemoBroker, free_port, start_demo_broker
-from ifpp.errors import IntakeError, ServiceError, SettingsError
-from ifpp.model.clock import SystemClock
+from ifpp.bus.broker import BrokerKind
+from ifpp.errors import ServiceError, SettingsError
 from ifpp.roles.accounts import Figures, take_account
-from ifpp.roles.children import Child, Children
+from ifpp.roles.children import Child
+from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.store.factory import Factory
 
 _MARKETS = [("TRACKER-EU", "EU"), ("TRACKER-US", "US"), ("TRACKER-AP", "AP")]
-_LINE = "L1"
-_SETTLE_S = 60.0
 _PROGRESS_S = 0.5
 _PATIENCE_S = 60.0
 _LONGEST_LOAD_APDUS = 1500
@@ -100,8 +95,9 @@ class _Demo:
         self._folder = folder
         self._template = template
         self._stations = [f"st{number:02d}" for number in range(1, options.stations + 1)]
-        self._children = Children(folder / "logs")
-        self._site_file = folder / "config" / "site.toml"
+        self._floor = FactoryFloor(
+            folder, self._stations, heads=options.heads, apdu_ms=options.apdu_ms, broker=options.broker
+        )
 
     async def run(self) -> Figures:
         task = asyncio.current_task()
@@ -109,26 +105,22 @@ class _Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         _say(f"making {self._options.units} chips, their keys and their packages ...")
-        world = self._world()
-        async with self._broker() as broker:
-            try:
-                stations, fleet = await self._start(world, broker)
-                cpu_s = sum(child.cpu_s() for child in stations)
-                await self._work(fleet)
-                await self._settled(stations)
-                await self._metrics(self._supervisor)
-                cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
-                await self._children.stop(*stations)
-                await self._write_reports()
-            finally:
-                await self._children.stop_all()
-        return take_account(
-            self._folder,
-            world,
-            self._stations,
-            station_cpu_s=cpu_s,
-            block_size=255,
-        )
+        world, floor = self._world(), self._floor
+        try:
+            broker = await floor.start_broker()
+            _say(f"broker: {broker.kind}; starting store, supervisor, {len(self._stations)} stations ...")
+            await floor.open(world)
+            stations = [floor.children[name] for name in self._stations]
+            cpu_s = sum(child.cpu_s() for child in stations)
+            await self._work([*floor.fleets.values()])
+            await floor.settled()
+            await floor.metrics(floor.children[SUPERVISOR])
+            cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
+            await floor.children.stop(*stations)
+            await floor.write_reports()
+        finally:
+            await floor.close()
+        return take_account(self._folder, world, self._stations, station_cpu_s=cpu_s, block_size=255)
 
     def _world(self) -> WorldSummary:
         count = min(len(_MARKETS), self._options.stations)
@@ -148,47 +140,6 @@ class _Demo:
         except ValueError as error:
             raise SettingsError("COMMAND.INVALID", str(error), where="--template or --units") from error
 
-    @contextlib.asynccontextmanager
-    async def _broker(self) -> AsyncIterator[DemoBroker]:
-        broker = await start_demo_broker(self._folder / "broker", free_port(), SystemClock(), kind=self._options.broker)
-        try:
-            yield broker
-        finally:
-            await broker.stop()
-
-    async def _start(self, world: WorldSummary, broker: DemoBroker) -> tuple[list[Child], list[Child]]:
-        _say(f"broker: {broker.kind}; starting store, supervisor, {len(self._stations)} stations ...")
-        self._write_site(world, broker.port, free_port())
-        config = ["--config", str(self._site_file)]
-        await self._import(world, config)
-        fleet = [await self._start_fleet(world, station) for station in self._stations]
-        services = [
-            await self._children.start_ifpp("store", "store", "serve", *config),
-            await self._children.start_ifpp("supervisor", "supervisor", "run", *config),
-        ]
-        self._supervisor = services[1]
-        await asyncio.gather(*(child.wait_ready() for child in [*fleet, *services]))
-        stations = []
-        for name, chips in zip(self._stations, fleet, strict=True):
-            file = self._write_station(name, chips.facts["ports"][name])
-            stations.append(await self._children.start_ifpp(name, "station", "run", str(file), *config))
-        await asyncio.gather(*(child.wait_ready() for child in stations))
-        return stations, fleet
-
-    async def _start_fleet(self, world: WorldSummary, station: str) -> Child:
-        options = self._options
-        return await self._children.start_ifpp(
-            f"fleet-{station}",
-            *("sim", "fleet", str(world.directory), "--station", station, "--heads", str(options.heads)),
-            *("--apdu-ms", str(options.apdu_ms), "--out", str(self._folder / f"fleet-{station}.json")),
-        )
-
-    async def _import(self, world: WorldSummary, config: list[str]) -> None:
-        files = [world.esed, *world.deliveries, *world.job_orders]
-        child = await self._children.start_ifpp("import", "store", "import", *map(str, files), *config)
-        if await child.process.wait():
-            raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
-
     async def _work(self, fleet: list[Child]) -> None:
         """Let the robots feed units until the piles are empty."""
         start = time.monotonic()
@@ -203,11 +154,11 @@ class _Demo:
         """Show progress until every fleet has ended; raises ServiceError when a process dies or nothing moves."""
         patience_s = _PATIENCE_S + _LONGEST_LOAD_APDUS * self._options.apdu_ms / 1000
         attempts, moved = 0, start
-        factory = Factory.open(f"sqlite:///{self._folder / 'factory.db'}")
+        factory = Factory.open(self._floor.database)
         try:
             while any(chips.process.returncode is None for chips in fleet):
                 await asyncio.sleep(_PROGRESS_S)
-                for child in self._children.dead():
+                for child in self._floor.children.dead():
                     if child not in fleet and child.name != "import":
                         raise child.death(f"{child.name} ended in the middle of the work")
                 counts = await asyncio.to_thread(factory.unit_counts)
@@ -231,75 +182,6 @@ class _Demo:
         else:
             sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
-
-    async def _settled(self, stations: list[Child]) -> None:
-        """Wait until every station's outbox is empty: the supervisor has acknowledged all there is."""
-        end = time.monotonic() + _SETTLE_S
-        for child in stations:
-            while outbox_depth(await self._metrics(child)):
-                if time.monotonic() > end:
-                    raise ServiceError(
-                        "HOST.TIMEOUT", f"{child.name} still has unacknowledged events", where=str(child.log)
-                    )
-                await asyncio.sleep(0.2)
-
-    async def _metrics(self, child: Child) -> str:
-        """Scrape a process and keep the answer beside its log."""
-        text = await asyncio.to_thread(scrape, int(child.facts["metrics_port"]))
-        child.log.with_suffix(".prom").write_text(text, encoding="utf-8")
-        return text
-
-    async def _write_reports(self) -> None:
-        folder = self._folder / "reports"
-        child = await self._children.start_ifpp(
-            "report", "report", "plr", str(folder), "--config", str(self._site_file)
-        )
-        if await child.process.wait():
-            raise child.death("the Profile Loading Reports could not be written")
-
-    def _write_site(self, world: WorldSummary, broker_port: int, store_port: int) -> None:
-        trust = self._folder / "config" / "trust"
-        trust.mkdir(parents=True)
-        shutil.copy(world.ci, trust / "ci.der")
-        self._site_file.write_text(
-            f"""enterprise = "demo"
-site = "laptop"
-area = "hall"
-line = "{_LINE}"
-
-[broker]
-port = {broker_port}
-
-[store]
-url = "http://127.0.0.1:{store_port}"
-port = {store_port}
-database = "sqlite:///{self._folder.resolve() / "factory.db"}"
-
-[trust]
-roots = "trust"
-""",
-            encoding="utf-8",
-        )
-
-    def _write_station(self, station: str, ports: dict[str, int]) -> Path:
-        folder = self._folder / "stations"
-        folder.mkdir(exist_ok=True)
-        heads = "".join(f'\n[heads.{head}]\nport = "tcp://127.0.0.1:{port}"\n' for head, port in ports.items())
-        path = folder / f"{station}.toml"
-        path.write_text(f'id = "{station}"\njournal = "{station}.journal.db"\n{heads}', encoding="utf-8")
-        return path
-
-
-def scrape(metrics_port: int) -> str:
-    """Read the metrics of a process of ours."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as answer:
-        return str(answer.read(), "utf-8")
-
-
-def outbox_depth(metrics: str) -> int:
-    """Events of a station that wait for their acknowledgement, by its own metrics."""
-    lines = (line for line in metrics.splitlines() if line.startswith("ifpp_outbox_depth{"))
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
 
 
 def _say(text: str) -> None:

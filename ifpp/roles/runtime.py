@@ -16,6 +16,7 @@ from ifpp.settings import Site, Trust
 from ifpp.store.factory import Factory
 from ifpp.trust.certificate import CertificatePolicies
 from ifpp.trust.chain import TrustStore
+from ifpp.trust.signer import Signer, SoftwareSigner
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -71,12 +72,21 @@ def load_trust(site: Site, site_file: Path) -> TrustStore:
     return TrustStore(roots, policies(site.trust))
 
 
-def open_factory(site: Site, site_file: Path) -> Factory:
-    """Open the factory database; a relative SQLite path is relative to the site file."""
+def open_factory(site: Site, site_file: Path, *, writer: str) -> Factory:
+    """Open the factory database; a relative SQLite path is relative to the site file.
+
+    `writer` names the chain of the audit log for what this process changes.
+    """
     prefix, url = "sqlite:///", site.store.database
     if url.startswith(prefix) and not url.startswith(prefix + "/"):
         url = prefix + str(beside(site_file, url.removeprefix(prefix)))
-    return Factory.open(url)
+    return Factory.open(url, writer=writer)
+
+
+def load_signer(site: Site, site_file: Path) -> Signer | None:
+    """Open the key that signs the audit log; None when the site names none. Raises SettingsError SIGNER.*."""
+    name = site.supervisor.signing_key
+    return SoftwareSigner.load(beside(site_file, name)) if name else None
 
 
 def policies(trust: Trust) -> CertificatePolicies:

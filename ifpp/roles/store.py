@@ -1,4 +1,4 @@
-"""`ifpp store`: serve packages, take files in, show the books; `ifpp report plr`."""
+"""`ifpp store`: serve packages, take files in; `ifpp report`: what the SM-DPf is told, and whether it heard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ifpp.errors import IfppError
 from ifpp.line.intake import import_file
 from ifpp.line.report import write_reports as write_loading_reports
 from ifpp.metrics import Metrics, Role
@@ -23,7 +22,7 @@ _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 def serve(site_file: Path) -> None:
     """Serve the store until told to stop; raises IfppError when it cannot start."""
     site = load_site(site_file)
-    factory = open_factory(site, site_file)
+    factory = open_factory(site, site_file, writer="store")
 
     async def main(stop: asyncio.Event) -> None:
         app = build_app(factory, SystemClock(), Metrics(Role.STORE))
@@ -41,7 +40,7 @@ def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
     """Verify files and take them in, each whole or not at all; stops at the first refused one."""
     site = load_site(site_file)
     trust = load_trust(site, site_file)
-    factory = open_factory(site, site_file)
+    factory = open_factory(site, site_file, writer="intake")
     try:
         for path in files:
             report = import_file(
@@ -58,32 +57,25 @@ def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
         factory.close()
 
 
-def show_balance(site_file: Path) -> None:
-    """Print the mass balance; raises CustodyError when it does not hold."""
-    factory = open_factory(load_site(site_file), site_file)
-    try:
-        rows, faults = factory.balance(), factory.audit()
-    finally:
-        factory.close()
-    form = "{:16} {:8} {:14} {:>8} {:>9} {:>7} {:>5} {:>9} {:>6} {:>7} {:>9}"
-    heads = ("SKU", "region", "SM-DPf", "imported", "available", "claimed", "sent", "installed", "failed", "unknown")
-    _print(form.format(*heads, "destroyed"))
-    for row in rows:
-        numbers = (row.imported, row.available, row.claimed, row.sent, row.installed, row.failed, row.unknown)
-        _print(form.format(row.sku, row.region, row.smdp_oid, *numbers, row.destroyed))
-    if faults:
-        raise IfppError("CUSTODY.TRANSITION", "; ".join(faults[:10]), where="mass balance")
-
-
 def write_reports(site_file: Path, folder: Path) -> None:
     """Write a Profile Loading Report for each SM-DPf over everything taken so far."""
-    factory = open_factory(load_site(site_file), site_file)
+    factory = open_factory(load_site(site_file), site_file, writer="report")
     try:
         now = datetime.now(UTC)
         for report in write_loading_reports(factory, folder, start=_EVER, end=now, now=now):
             _print(f"{report.items:7} items, {report.outstanding} outstanding  {report.path}")
     finally:
         factory.close()
+
+
+def acknowledge(site_file: Path, report_id: str, told_by: str) -> None:
+    """Keep that an SM-DPf has taken a report; raises CustodyError REPORT.UNKNOWN."""
+    factory = open_factory(load_site(site_file), site_file, writer="report")
+    try:
+        at, first = factory.acknowledge_report(report_id, told_by, datetime.now(UTC))
+    finally:
+        factory.close()
+    _print(f"report {report_id}: taken by its SM-DPf, as {first} said at {at}")
 
 
 def _progress(phase: str, items: int) -> None:

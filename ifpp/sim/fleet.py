@@ -3,8 +3,8 @@
 stdout   one line when the slots listen: {"ready": true, "ports": {"<station>": {"h01": port, ...}}}
 stdin    a line "go" lets the robots start; so does SIGUSR1; end of file without it ends the process
 result   `out_path`, written when the piles are empty and the slots cleared, or on SIGTERM and SIGINT:
-    {"finished": true, "work_s": seconds from "go" to the last removal, "units": [{"eid", "sn", "station", "slot", "bin": "pass"|"fail"|"hold"|"contact"|"",
-      "lamp": the last verdict, "lamps": one for each seating, "seatings",
+    {"finished": true, "work_s": seconds from "go" to the last removal, "units": [{"eid", "sn", "station", "slot",
+      "bin": "pass"|"fail"|"hold"|"contact"|"", "lamp": the last verdict, "lamps": one for each seating, "seatings",
       "apdus": STORE DATA + GET RESPONSE the chip received in all,
       "load_apdus": [for each result delivered: the same from PrepareDownload (BF21) to the result (BF37)],
       "card": {"profiles": [{"iccid", "enabled"}], "keys_left": number, "keys": ["available", ...],

@@ -1,7 +1,8 @@
 """The robot of one station: it seats units, waits for the verdict lamp, seats again where asked, and sorts into bins.
 
-One task serves one slot; all slots of a station take from one pile. A unit whose lamp says RESEAT or HOLD is seated
-again, at most `reseats` times, then it goes where its last lamp sends it.
+One task serves one slot; all slots of a station take from one pile. A unit whose lamp says RESEAT or HOLD, or that
+fell out of a head which does not miss it (OFF), is seated again, at most `reseats` times, then it goes where its last
+lamp sends it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ifpp.sim.slots import Cut, Lamp, Slot
 
 RESEATS = 3
 # where a unit goes by its last lamp; one that never lost its RESEAT lamp has bad contacts
-BINS = {Lamp.PASS: "pass", Lamp.FAIL: "fail", Lamp.HOLD: "hold", Lamp.RESEAT: "contact"}
+BINS = {Lamp.PASS: "pass", Lamp.FAIL: "fail", Lamp.HOLD: "hold", Lamp.RESEAT: "contact", Lamp.OFF: "contact"}
+_AGAIN = (Lamp.RESEAT, Lamp.HOLD, Lamp.OFF)
 
 
 @dataclass(slots=True)
@@ -100,6 +102,6 @@ class Robot:
             lamp = await slot.verdict()
             unit.lamps.append(lamp)
             slot.unseat()
-            if lamp not in (Lamp.RESEAT, Lamp.HOLD) or unit.seatings > self._reseats:
+            if lamp not in _AGAIN or unit.seatings > self._reseats:
                 unit.bin = BINS[lamp]
                 return

@@ -17,7 +17,7 @@ import select
 import selectors
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
@@ -61,6 +61,7 @@ class Slot:
         self.name = name
         self.apdu_s = apdu_ms / 1000
         self.lamp = Lamp.OFF
+        self.losses = 0  # how often contact was lost over an APDU
         self._host: SlotProtocol | None = None
         self._card: Euicc | None = None
         self._seated = False
@@ -96,8 +97,19 @@ class Slot:
             self._host.chip_gone()
             self._host.seating_changed()
 
+    @property
+    def cut_planned(self) -> bool:
+        return self._cut is not None
+
+    def plan(self, cut: Cut | None) -> None:
+        """Lose contact over an APDU of the seated unit, counted from now (a power-up begins anew); None: do not."""
+        self._cut = cut and replace(cut, at=self._since_power_up + cut.at)
+
     async def verdict(self) -> Lamp:
-        """Wait for the first verdict lamp since the unit was seated."""
+        """Wait for the first verdict lamp since the unit was seated.
+
+        OFF when the unit was lost and the head waits for one: a station that was started anew knows nothing of it.
+        """
         if self._verdict is None:
             raise RuntimeError(f"slot {self.name}: nothing was seated")
         return await asyncio.shield(self._verdict)
@@ -142,7 +154,8 @@ class Slot:
 
     def show(self, lamp: Lamp) -> None:
         self.lamp = lamp
-        if lamp >= Lamp.PASS and self._verdict is not None and not self._verdict.done():
+        lost = lamp is Lamp.OFF and not self._seated
+        if (lamp >= Lamp.PASS or lost) and self._verdict is not None and not self._verdict.done():
             self._verdict.set_result(lamp)
 
     def transmit(self, apdu: bytes) -> bytes:
@@ -157,6 +170,7 @@ class Slot:
 
     def _lose_contact(self, card: Euicc, cut: Cut, apdu: bytes) -> bytes:
         self._cut = None
+        self.losses += 1
         if cut.executed:
             card.process(apdu)
         card.power_off()

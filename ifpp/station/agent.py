@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from functools import partial
 
 import msgspec
 
 from ifpp import __version__
-from ifpp import metrics as series
 from ifpp.bus.client import BrokerAddress, BusClient, Inbound
 from ifpp.bus.topics import LINE_NODE, Topics
-from ifpp.errors import ServiceError
+from ifpp.errors import CustodyError, ServiceError
 from ifpp.hw.port import make_port
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
@@ -20,10 +19,16 @@ from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
 from ifpp.model.messages import Ack, Birth, HeadBirth, JobState, OutboxRange
 from ifpp.settings import Site, Station
 from ifpp.station.board import Board
-from ifpp.station.head import Floor, Head
+from ifpp.station.edges import AtEdge, pass_by
+from ifpp.station.floor import Floor
+from ifpp.station.gate import Gate
+from ifpp.station.head import Head
 from ifpp.station.jobs import Jobs
-from ifpp.station.journal import Journal, OutboxRow
+from ifpp.station.journal import Journal
 from ifpp.station.pump import Pump
+from ifpp.station.records import OutboxRow
+from ifpp.station.recovery import recover
+from ifpp.station.watch import Watch
 from ifpp.store.client import StoreClient
 from ifpp.trust.chain import TrustStore
 
@@ -37,7 +42,15 @@ class Agent:
     """One station. `run` returns after `stopping` was set, running units came to their verdict and events left."""
 
     def __init__(
-        self, site: Site, station: Station, *, journal: Journal, trust: TrustStore, metrics: Metrics, clock: Clock
+        self,
+        site: Site,
+        station: Station,
+        *,
+        journal: Journal,
+        trust: TrustStore,
+        metrics: Metrics,
+        clock: Clock,
+        at_edge: AtEdge = pass_by,
     ) -> None:
         self._station = station
         self._journal = journal
@@ -46,7 +59,9 @@ class Agent:
         self._topics = Topics(site.enterprise, site.site, site.area, site.line, site.broker.prefix)
         self._jobs = Jobs(station.id)
         self._board = Board(station.id, journal.boot_id, clock)
-        self._pump = Pump(journal, self._send, station.outbox, clock)
+        self._gate = Gate()
+        self._watch = Watch(journal, self._gate, station.outbox, metrics, clock)
+        self._pump = Pump(journal, self._send, station.outbox, clock, node_id=station.id)
         self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s)
         self._stopping = asyncio.Event()
         self._bus = BusClient(
@@ -73,19 +88,30 @@ class Agent:
             trust=trust,
             jobs=self._jobs,
             board=self._board,
+            gate=self._gate,
             metrics=metrics,
             stopping=self._stopping,
+            at_edge=at_edge,
         )
         self._heads = [Head(head_id, make_port(head.port), floor) for head_id, head in station.heads.items()]
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Work until `stop`; then no new unit, running ones to their verdict, events out, disconnect."""
+        """Work until `stop`; then no new unit, running ones to their verdict, events out, disconnect.
+
+        Before anything else, what the last process left open is closed. Raises CustodyError JOURNAL.WRITE when the
+        journal cannot be read.
+        """
         loop = asyncio.get_running_loop()
+        self._journal.watch(lambda fault: loop.call_soon_threadsafe(self._watch.trouble, fault))
+        self._journal.on_event = partial(loop.call_soon_threadsafe, self._pump.wake)
+        try:
+            await recover(self._journal, self._station.id, self._station.heads, self._clock)
+            await self._work(stop, ready)
+        finally:
+            self._journal.on_event = lambda: None
+            self._journal.watch(lambda _fault: None)
 
-        def on_event() -> None:
-            loop.call_soon_threadsafe(self._pump.wake)
-
-        self._journal.on_event = on_event
+    async def _work(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         disconnect, quiet = asyncio.Event(), asyncio.Event()
         async with self._store, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bus.run(disconnect), name="bus")
@@ -100,9 +126,9 @@ class Agent:
                 log.warning("events remain in the outbox and will be sent after the next start")
             quiet.set()
             self._pump.wake()
+            await self._watch.look()
             await self._publish_state()
             disconnect.set()
-        self._journal.on_event = lambda: None
 
     async def _send(self, row: OutboxRow) -> None:
         # way of a unit, step 9
@@ -129,7 +155,6 @@ class Agent:
             log.error("document ignored", topic=message.topic, reason=str(error))
 
     async def _birth(self, session: int) -> Birth:
-        first, following = await asyncio.wrap_future(self._journal.range())
         now = self._clock.now()
         return Birth(
             schema="birth/1.0",
@@ -145,30 +170,35 @@ class Agent:
                 for head_id, head in self._station.heads.items()
             },
             operations=["PROFILE_LOAD"],
-            outbox=OutboxRange(first_seq=first, next_seq=following),
+            outbox=await self._range(),
         )
+
+    async def _range(self) -> OutboxRange | None:
+        try:
+            first, following = await asyncio.wrap_future(self._journal.range())
+        except CustodyError as error:
+            log.warning("journal not read", code=error.code, detail=error.detail)
+            return None
+        return OutboxRange(first_seq=first, next_seq=following)
 
     async def _snapshots(self, quiet: asyncio.Event) -> None:
         """Publish the state on change, at most once a second, and once a minute in any case."""
-        last_changes, last_s, last_depth = -1, float("-inf"), -1
+        last, last_s = None, float("-inf")
         while not quiet.is_set():
-            depth = await asyncio.wrap_future(self._journal.depth())
-            due = self._clock.monotonic() - last_s >= _SNAPSHOT_AT_LEAST_S
-            if (self._board.changes, depth.count) != (last_changes, last_depth) or due:
-                last_changes, last_s, last_depth = self._board.changes, self._clock.monotonic(), depth.count
+            await self._watch.look()
+            custody = self._watch.custody
+            now = (self._board.changes, self._gate.changes, custody.outbox.count, custody.outbox.rejected, custody.held)
+            if now != last or self._clock.monotonic() - last_s >= _SNAPSHOT_AT_LEAST_S:
+                last, last_s = now, self._clock.monotonic()
                 await self._publish_state()
             await pause(self._clock, _SNAPSHOT_S, quiet)
 
     async def _publish_state(self) -> None:
-        depth = await asyncio.wrap_future(self._journal.depth())
-        oldest_ms = 0
-        if depth.oldest_at:
-            age = self._clock.now() - datetime.fromisoformat(depth.oldest_at)
-            oldest_ms = max(0, round(age.total_seconds() * 1000))
-        self._metrics.set(series.OUTBOX_DEPTH, depth.count)
-        self._metrics.set(series.OUTBOX_OLDEST_SECONDS, oldest_ms / 1000)
         state = self._board.document(
-            job_order_id=self._jobs.job_order_id, outbox_depth=depth.count, outbox_oldest_ms=oldest_ms
+            job_order_id=self._jobs.job_order_id,
+            refusing=self._gate.refusing,
+            attention=self._gate.attention,
+            custody=self._watch.custody,
         )
         try:
             await self._bus.publish(

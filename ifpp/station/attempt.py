@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+import msgspec
+
 from ifpp import __version__
-from ifpp.errors import Blame, IfppError, Retry
+from ifpp.errors import Blame, CardError, IfppError, Retry
 from ifpp.fpa.load import Verdict
 from ifpp.model.clock import utc_ms_text, uuid7
-from ifpp.model.messages import ClaimedPackage, Defect, Job, ProfileResult, UnitRef, UnitResultEvent
+from ifpp.model.messages import ClaimedPackage, Defect, Job, ProfileResult, SealProof, UnitRef, UnitResultEvent
 from ifpp.model.states import Disposition, Lamp, OutcomeClass, PackageState, Phase, UnitResult
-from ifpp.station.journal import SettledPackage
+from ifpp.station.records import ClosedUnit, Events, Hold, SettledPackage
 
 _RESULT_OF_BLAME = {
     Blame.CONTACT: UnitResult.ERROR,
@@ -38,8 +40,13 @@ class Attempt:
     number: int = 1
     loads: list[tuple[ClaimedPackage, Verdict]] = field(default_factory=list)
     fault: IfppError | None = None
-    sealed: bool = False
+    seal: SealProof | None = None
     aborted: bool = False
+
+    def conclude(self, package: ClaimedPackage, verdict: Verdict) -> None:
+        """Note what became of a package; a later word on the same package takes the place of the earlier."""
+        self.loads = [load for load in self.loads if load[0].package_id != package.package_id]
+        self.loads.append((package, verdict))
 
     @property
     def unknown(self) -> bool:
@@ -89,6 +96,27 @@ class Attempt:
         """The journal's view of what became of every package of this attempt."""
         return [settled(self.attempt_id, package, verdict) for package, verdict in self.loads]
 
+    def closed(self, events: Events) -> ClosedUnit:
+        """The end of this attempt as the journal takes it."""
+        hold = Hold(self.fault.code, self.fault.advice) if self.fault is not None and self.unknown else None
+        passed = self.outcome is OutcomeClass.PASS
+        return ClosedUnit(
+            attempt_id=self.attempt_id,
+            eid=str(self.eid),
+            packages=self.settled_packages(),
+            events=events,
+            hold=hold,
+            judged=passed or self.outcome is OutcomeClass.PRODUCT,
+            finished=passed,
+        )
+
+    def will(self, *, station_id: str, boot_id: str, now: datetime, now_s: float) -> bytes:
+        """The `S/evt/unit_result` document to be sent should this process die now."""
+        died = CardError("STATION.DIED", "the station's process died in the middle of this unit")
+        orphan = replace(self, fault=died, seal=None)
+        event = orphan.event(station_id=station_id, boot_id=boot_id, now=now, now_s=now_s, reseats=0)
+        return msgspec.json.encode(event)
+
     def event(self, *, station_id: str, boot_id: str, now: datetime, now_s: float, reseats: int) -> UnitResultEvent:
         """Write `S/evt/unit_result` of this attempt."""
         load_ms = sum(verdict.load_ms for _, verdict in self.loads)
@@ -113,7 +141,7 @@ class Attempt:
             result=self.result,
             outcome_class=self.outcome,
             disposition=self.disposition(reseats),
-            clean_to_ship=self.sealed and self.fault is None,
+            clean_to_ship=self.seal is not None and self.fault is None,
             started_at=utc_ms_text(self.started_at),
             ended_at=utc_ms_text(now),
             cycle_ms=cycle_ms,
@@ -121,12 +149,19 @@ class Attempt:
             handling_ms=max(0, cycle_ms - load_ms),
             profiles=[_profile(package, verdict) for package, verdict in self.loads],
             defects=[] if self.fault is None else [self._defect(self.fault)],
+            seal=self.seal,
             sw_version=__version__,
         )
 
     def _defect(self, fault: IfppError) -> Defect:
         place = f"{fault.where}: " if fault.where else ""
         return Defect(code=fault.code, text=place + fault.detail, phase=self.phase)
+
+
+def under_way(iccid: str) -> Verdict:
+    """What is to be believed of a package from the intent to send it until the chip or the store says otherwise."""
+    fault = CardError("STATION.DIED", "sent, and nobody was there to take the result", where=f"ICCID {iccid}")
+    return Verdict(PackageState.UNKNOWN, spent=False, fault=fault, pir=None)
 
 
 def settled(attempt_id: str, package: ClaimedPackage, verdict: Verdict) -> SettledPackage:

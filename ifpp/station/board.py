@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ifpp.model.clock import Clock, utc_ms_text, uuid7
 from ifpp.model.messages import HeadState, StateChanged, StationState
 from ifpp.model.states import E10, Phase, UnitResult
+from ifpp.station.records import OutboxDepth
 
 # SEMI E10 sub-codes as CFX numbers them.
 CODE_REGULAR_WORK = 1100
 CODE_BLOCKED = 2201
 CODE_STARVED = 2202
 CODE_NO_HOST = 2500
-CODE_READER_LOST = 5300
+CODE_DEAD = 5000
+CODE_REPAIR = 5300
 
+_SHOWN_UNITS = 100
 _STATE_OF_CODE = {1: E10.PRD, 2: E10.SBY, 3: E10.ENG, 4: E10.SDT, 5: E10.UDT, 6: E10.NST}
 
 
@@ -28,6 +32,15 @@ class _HeadRow:
     last: str = ""
     ok: int = 0
     ng: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """What the journal has in its keeping; `held`: EID -> why, and what the operator does."""
+
+    outbox: OutboxDepth = field(default_factory=lambda: OutboxDepth(0, "", 0))
+    oldest_ms: int = 0
+    held: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -83,7 +96,9 @@ class Board:
             row.ng += 1
         self.changes += 1
 
-    def document(self, *, job_order_id: str, outbox_depth: int, outbox_oldest_ms: int) -> StationState:
+    def document(
+        self, *, job_order_id: str, refusing: str, attention: dict[str, str], custody: Custody
+    ) -> StationState:
         """Return `S/state/station` as it stands now; the station is as productive as its best head."""
         now = self.clock.now()
         rank = [E10.PRD, E10.ENG, E10.SBY, E10.SDT, E10.UDT, E10.NST]
@@ -99,8 +114,13 @@ class Board:
             phase=best.phase,
             since=best.since,
             job_order_id=job_order_id,
-            outbox_depth=outbox_depth,
-            outbox_oldest_ms=outbox_oldest_ms,
+            outbox_depth=custody.outbox.count,
+            outbox_oldest_ms=custody.oldest_ms,
+            outbox_rejected=custody.outbox.rejected,
+            refusing=refusing,
+            attention=attention,
+            held=dict(islice(custody.held.items(), _SHOWN_UNITS)),
+            held_units=len(custody.held),
             heads={
                 head_id: HeadState(
                     e10=row.e10,
@@ -110,6 +130,7 @@ class Board:
                     last=row.last,
                     ok=row.ok,
                     ng=row.ng,
+                    blocked=row.phase is Phase.REFUSING,
                 )
                 for head_id, row in self.rows.items()
             },

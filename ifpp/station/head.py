@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable
+from contextlib import suppress
 
 from ifpp import metrics as series
-from ifpp.errors import (
-    CardError,
-    CustodyError,
-    IfppError,
-    Retry,
-    ServiceError,
-    SupplyError,
-    TransportError,
-    VerificationError,
-)
-from ifpp.fpa.chip import Chip, Identity, is_locked
-from ifpp.fpa.load import Order, Verdict, load, preflight, prepare, read_back, require_listed
-from ifpp.fpa.seal import seal
-from ifpp.fpa.settle import settle
+from ifpp.errors import CardError, CustodyError, IfppError, TransportError
+from ifpp.fpa.chip import Chip
 from ifpp.hw.owner import Owner
 from ifpp.hw.port import CardPort
 from ifpp.log import get_logger
-from ifpp.metrics import Metrics
-from ifpp.model.clock import Clock, pause, uuid7
-from ifpp.model.ids import Eid, Iccid
-from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, Message, StateChanged
-from ifpp.model.states import E10, Lamp, PackageState, Phase
-from ifpp.settings import Station
-from ifpp.station.attempt import Attempt, settled
-from ifpp.station.board import CODE_BLOCKED, CODE_NO_HOST, CODE_READER_LOST, CODE_REGULAR_WORK, CODE_STARVED, Board
-from ifpp.station.jobs import Jobs
-from ifpp.station.journal import Journal, SentPackage
-from ifpp.store.client import StoreClient
-from ifpp.trust.chain import EuiccKey, TrustStore
-from ifpp.wire.bpp import parse_bpp
-from ifpp.wire.fpx import parse_prepare_download
+from ifpp.model.clock import pause, uuid7
+from ifpp.model.messages import StateChanged
+from ifpp.model.states import E10, Lamp, Phase
+from ifpp.station.attempt import Attempt
+from ifpp.station.board import CODE_BLOCKED, CODE_NO_HOST, CODE_REGULAR_WORK, CODE_REPAIR, CODE_STARVED
+from ifpp.station.cycle import Cycle
+from ifpp.station.edges import Edge
+from ifpp.station.floor import Floor
+from ifpp.station.records import Events, Kept
 
 _POLL_S = 0.5
+_CODE_OF_REFUSAL = {"OUTBOX.FULL": CODE_NO_HOST}  # line contract 4.3; what else keeps units out is a breakdown
 log = get_logger("station.head")
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """What all heads of a station share."""
-
-    settings: Station
-    clock: Clock
-    journal: Journal
-    store: StoreClient
-    trust: TrustStore
-    jobs: Jobs
-    board: Board
-    metrics: Metrics
-    stopping: asyncio.Event
-
-
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """What the store holds for one chip: the claim, and each package that may have to be sent, ready to send."""
-
-    claim: Claim
-    orders: dict[str, Order]
 
 
 class Head:
@@ -74,13 +35,13 @@ class Head:
         self._port = port
         self._floor = floor
         self._owner = Owner(f"head-{head_id}")
-        self._seatings: dict[str, int] = {}
         self._chip = Chip(
             port,
             block_size=floor.settings.heads[head_id].block_size,
             apdu_timeout_s=floor.settings.deadlines.apdu_s,
             load_apdu_timeout_s=floor.settings.deadlines.load_apdu_s,
         )
+        self._cycle = Cycle(head_id, self._chip, self._owner, floor, self._enter)
         floor.board.add(head_id)
 
     async def run(self) -> None:
@@ -92,252 +53,132 @@ class Head:
                 await self._serve()
             except TransportError as error:
                 log.warning("head lost", head=self.head_id, code=error.code, detail=error.detail)
-                self._enter(Phase.RETIRED, CODE_READER_LOST, reason=error.code)
+                self._enter(Phase.RETIRED, CODE_REPAIR, reason=error.code)
                 await self._pause()
             except Exception:  # an unforeseen fault of ours must not stop the other heads
                 log.exception("head failed", head=self.head_id)
-                self._enter(Phase.RETIRED, CODE_READER_LOST, reason="INTERNAL")
+                self._enter(Phase.RETIRED, CODE_REPAIR, reason="INTERNAL")
                 await self._pause()
             finally:
                 await self._owner.call(self._port.close)
         self._owner.close()
 
     async def _serve(self) -> None:
-        self._enter(Phase.EMPTY, CODE_STARVED)
-        await self._owner.call(self._port.lamp, Lamp.OFF)
-        while not self._floor.stopping.is_set():
-            job = await self._floor.jobs.current()
-            if job is None or not await self._owner.call(self._port.wait_seated, _POLL_S):
+        floor = self._floor
+        await self._stand_by()
+        while not floor.stopping.is_set():
+            if floor.gate.refusing:
+                await self._refuse()
                 continue
-            now = self._floor.clock
+            job = await floor.jobs.current()
+            if job is None or not await self._owner.call(self._port.wait_seated, _POLL_S) or floor.gate.refusing:
+                continue
+            now = floor.clock
             attempt = Attempt(uuid7(now.now()), self.head_id, job, now.now(), now.monotonic(), seatings=1)
-            await self._work(attempt)
-            await self._until_removed()
+            if not await self._work(attempt) or await self._removed():
+                await self._stand_by()
 
-    async def _until_removed(self) -> None:
-        while not await self._owner.call(self._port.wait_removed, _POLL_S):
-            if self._floor.stopping.is_set():
-                return
+    async def _stand_by(self) -> None:
         self._enter(Phase.EMPTY, CODE_STARVED)
         await self._owner.call(self._port.lamp, Lamp.OFF)
 
-    async def _work(self, attempt: Attempt) -> None:
-        """Take one unit to its verdict; every fault of the unit ends here, stored, and not in another head."""
+    async def _refuse(self) -> None:
+        """Take no unit while the station cannot answer for one."""
+        code = self._floor.gate.refusing
+        self._enter(Phase.REFUSING, _CODE_OF_REFUSAL.get(code, CODE_REPAIR), reason=code)
+        await self._owner.call(self._port.lamp, Lamp.HOLD)
+        await first_of(self._floor.gate.opened(), self._floor.stopping.wait())
+        if not self._floor.stopping.is_set():
+            await self._stand_by()
+
+    async def _removed(self) -> bool:
+        """Wait for the unit's removal; False when the station is stopped before."""
+        while not self._floor.stopping.is_set():
+            if await self._owner.call(self._port.wait_removed, _POLL_S):
+                return True
+        return False
+
+    async def _work(self, attempt: Attempt) -> bool:
+        """Take one unit to its verdict; every fault of the unit ends here, stored, and not in another head.
+
+        Returns whether the unit is still in the socket.
+        """
         self._enter(Phase.SEATED, CODE_REGULAR_WORK)
         await self._owner.call(self._port.lamp, Lamp.BUSY)
         try:
-            await self._provision(attempt)
+            await self._cycle.run(attempt)
         except IfppError as error:
             attempt.fault = error
         except Exception as error:
             log.exception("unforeseen", head=self.head_id, eid=attempt.eid)
             attempt.fault = CardError("INTERNAL", f"{type(error).__name__}", where=f"head {self.head_id}")
-        await self._close(attempt)
+        return await self._close(attempt)
 
-    async def _provision(self, attempt: Attempt) -> None:
-        # way of a unit, step 4
-        await self._owner.call(self._chip.open)
-        eid = await self._owner.call(self._chip.eid)
-        attempt.eid = eid
-        self._seatings[eid] = attempt.seatings = self._seatings.get(eid, 0) + 1
-        attempt.number = await asyncio.wrap_future(self._floor.journal.next_attempt(eid))
-        self._step(attempt, Phase.IDENTIFIED)
-        claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self.head_id}")
-        try:
-            identity = await self._owner.call(self._chip.identify, eid)
-        except BaseException:
-            await self._give_back(attempt, claimed)
-            raise
-        supply = await claimed  # the store answers while the chip is read
-        self._step(attempt, Phase.CLAIMED)
-        try:
-            await self._install(attempt, identity, supply)
-        except IfppError:
-            await self._release(attempt, supply.claim)
-            raise
-        self._step(attempt, Phase.SEALING)
-        await self._owner.call(seal, self._chip, identity.eid)
-        attempt.sealed = True
-
-    async def _supply(self, attempt: Attempt) -> Supply:
-        """Claim the chip's packages and fetch them."""
-        claim = await self._claim(attempt)
-        try:
-            orders = {
-                package.package_id: await self._order(Eid(claim.eid), package)
-                for package in [*claim.unresolved, *claim.packages]
-            }
-        except IfppError:
-            await self._release(attempt, claim)
-            raise
-        return Supply(claim, orders)
-
-    async def _give_back(self, attempt: Attempt, claimed: asyncio.Task[Supply]) -> None:
-        """The chip turned out to be unfit while its packages were claimed."""
-        await asyncio.wait([claimed])
-        if not claimed.cancelled() and claimed.exception() is None:
-            await self._release(attempt, claimed.result().claim)
-
-    async def _claim(self, attempt: Attempt) -> Claim:
-        """Claim this chip's packages; while the store is away the unit waits, and the board says so."""
-        floor, job = self._floor, attempt.job
-        request = ClaimRequest(
-            attempt_id=attempt.attempt_id,
-            eid=attempt.eid,
-            sku=job.product.part_number,
-            region=job.region,
-            station_id=floor.settings.id,
-            head_id=self.head_id,
-            lease_s=round(floor.settings.deadlines.lease_s),
-        )
-        while True:
-            try:
-                with floor.metrics.timed(series.CLAIM_SECONDS):
-                    claim = await floor.store.claim(request)
-            except ServiceError as error:
-                if error.fault.retry is not Retry.LATER or floor.stopping.is_set():
-                    raise
-                self._enter(Phase.IDENTIFIED, CODE_NO_HOST, reason=error.code)
-                await self._pause()
-                continue
-            self._enter(Phase.CLAIMED, CODE_REGULAR_WORK)
-            return claim
-
-    async def _install(self, attempt: Attempt, identity: Identity, supply: Supply) -> None:
-        floor, claim = self._floor, supply.claim
-        chain = [base64.b64decode(cert) for cert in claim.eum_chain_b64]
-        key = floor.trust.euicc(base64.b64decode(claim.euicc_certificate_b64), chain, identity.eid, floor.clock.now())
-        if is_locked(identity.status) and claim.packages:
-            raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
-        for package in claim.unresolved:
-            await self._resolve(attempt, identity, package, supply.orders[package.package_id], key)
-        if claim.installed:
-            await self._owner.call(require_listed, self._chip, {Iccid(done.iccid) for done in claim.installed})
-        for package in claim.packages:
-            await self._load(attempt, identity, package, supply.orders[package.package_id], key)
-
-    async def _resolve(
-        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
-    ) -> None:
-        """Read the chip to settle what an earlier attempt left open; then, where allowed, send the same package."""
-        try:
-            verdict = await self._owner.call(settle, self._chip, order, bytes.fromhex(package.otk_id), key)
-        except TransportError as error:  # still open: nothing is decided by a chip that went away
-            verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=error, pir=None)
-        log.info("settled", head=self.head_id, eid=identity.eid, iccid=package.iccid, state=verdict.state)
-        if verdict.state is PackageState.FAILED and not verdict.spent:
-            await self._load(attempt, identity, package, order, key)
-            return
-        attempt.loads.append((package, verdict))
-        if verdict.fault is not None:
-            raise verdict.fault
-
-    async def _load(
-        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
-    ) -> None:
-        """Way of a unit, steps 5 and 6: from the pre-flight fit to the read-back."""
-        floor = self._floor
-        preflight(identity, order, floor.settings.recipe.memory_factor)
-        self._step(attempt, Phase.LOADING)
-        verdict = await self._send(attempt, package, order, key)
-        attempt.loads.append((package, verdict))
-        product = attempt.job.product.part_number
-        floor.metrics.observe(series.LOAD_SECONDS, verdict.load_ms / 1000, product=product)
-        floor.metrics.add(series.APDUS, verdict.apdus, head=self.head_id)
-        self._step(attempt, Phase.VERIFYING)
-        stored = asyncio.wrap_future(floor.journal.settled(settled(attempt.attempt_id, package, verdict)))
-        if verdict.pir is not None and verdict.state is PackageState.INSTALLED:
-            try:
-                await self._owner.call(read_back, self._chip, order, verdict.pir)
-            except VerificationError as error:
-                attempt.loads[-1] = (package, replace(verdict, state=PackageState.UNKNOWN, fault=error))
-                raise
-            finally:
-                await stored
-        await stored
-        if verdict.fault is not None:
-            raise verdict.fault
-
-    async def _send(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> Verdict:
-        """Write the intent while the chip checks the order; no byte of the BPP leaves before both are done."""
-        before = self._chip.apdus
-        intended, prepared = await asyncio.gather(
-            self._intend(attempt, package), self._owner.call(prepare, self._chip, order), return_exceptions=True
-        )
-        apdus = self._chip.apdus - before
-        if isinstance(intended, BaseException):
-            raise intended
-        if isinstance(prepared, IfppError):  # no byte of the BPP has left: the key cannot be spent
-            return Verdict(PackageState.FAILED, spent=False, fault=prepared, pir=None, apdus=apdus)
-        if isinstance(prepared, BaseException):
-            raise prepared
-        verdict = await self._owner.call(load, self._chip, order, key)
-        return replace(verdict, apdus=verdict.apdus + apdus)
-
-    async def _intend(self, attempt: Attempt, package: ClaimedPackage) -> None:
-        """SENT in the store's ledger and synced in the journal: from here on only the chip can settle this package."""
-        floor = self._floor
-        if package.state == PackageState.CLAIMED:
-            await floor.store.sent(package.package_id, attempt.attempt_id, floor.settings.id)
-        sent = SentPackage(
-            attempt_id=attempt.attempt_id,
-            package_id=package.package_id,
-            eid=attempt.eid,
-            iccid=package.iccid,
-            transaction_id=package.transaction_id,
-            bpp_sha256=package.bpp_sha256,
-            head_id=self.head_id,
-        )
-        with floor.metrics.timed(series.JOURNAL_COMMIT_SECONDS):
-            await asyncio.wrap_future(floor.journal.sent(sent))
-
-    async def _order(self, eid: Eid, package: ClaimedPackage) -> Order:
-        raw = await self._floor.store.package(package.bpp_sha256)
-        return Order(
-            package_id=package.package_id,
-            eid=eid,
-            iccid=Iccid(package.iccid),
-            transaction_id=bytes.fromhex(package.transaction_id),
-            smdp_oid=package.smdp_oid,
-            prepare=parse_prepare_download(base64.b64decode(package.prepare_download_b64)),
-            bpp=parse_bpp(raw),
-        )
-
-    async def _release(self, attempt: Attempt, claim: Claim) -> None:
-        """Give back what was claimed and never sent; a store that is away lets the lease run out instead."""
-        sent = {package.package_id for package, _ in attempt.loads}
-        if all(package.package_id in sent for package in claim.packages):
-            return
-        try:
-            await self._floor.store.release(attempt.attempt_id, self._floor.settings.id)
-        except (ServiceError, SupplyError, CustodyError) as error:
-            log.warning("release", head=self.head_id, attempt=attempt.attempt_id, code=error.code)
-
-    async def _close(self, attempt: Attempt) -> None:
+    async def _close(self, attempt: Attempt) -> bool:
+        """Store the record, then show the verdict: green means stored."""
         # way of a unit, step 8
         floor, reseats = self._floor, self._floor.settings.recipe.reseats
-        now, now_s = floor.clock.now(), floor.clock.monotonic()
+        floor.at_edge(Edge.CLOSING)
+        record = floor.journal.close_unit(attempt.closed(self._events(attempt)))
+        lamp = attempt.lamp(reseats)
+        try:
+            with floor.metrics.timed(series.JOURNAL_COMMIT_SECONDS):
+                stored = await asyncio.wrap_future(record.tried)
+            seated = stored or await self._until_stored(attempt, record)
+            floor.at_edge(Edge.CLOSED)
+        except CustodyError as error:
+            log.error("not stored", head=self.head_id, eid=attempt.eid, code=error.code, detail=error.detail)
+            seated, lamp = True, Lamp.HOLD
+        if seated and lamp is Lamp.PASS and floor.settings.recipe.report_path == "factory":
+            await self._forget(attempt)
+            floor.at_edge(Edge.FORGOTTEN)
+        self._measure(attempt)
+        self._log_verdict(attempt, lamp)
+        await self._owner.call(self._chip.close)
+        if seated:
+            await self._owner.call(self._port.lamp, lamp)
+        return seated
+
+    def _events(self, attempt: Attempt) -> Events:
+        """What the record of a unit tells: its result, and that the head waits for its removal."""
+        floor = self._floor
+        now, now_s, reseats = floor.clock.now(), floor.clock.monotonic(), floor.settings.recipe.reseats
         result = attempt.event(
             station_id=floor.settings.id, boot_id=floor.journal.boot_id, now=now, now_s=now_s, reseats=reseats
         )
         floor.board.count(self.head_id, attempt.result)
-        phase_events = floor.board.enter(self.head_id, Phase.VERDICT, CODE_BLOCKED)
-        events: list[tuple[str, Message]] = [("unit_result", result)]
-        events += [("state_changed", event) for event in phase_events]
-        self._count_states(phase_events)
-        lamp = attempt.lamp(reseats)
+        passages = floor.board.enter(self.head_id, Phase.VERDICT, CODE_BLOCKED)
+        self._count_states(passages)
+        return [("unit_result", result), *(("state_changed", passage) for passage in passages)]
+
+    async def _until_stored(self, attempt: Attempt, record: Kept) -> bool:
+        """The verdict is known and its record is not on the disk: the unit is held where it is until it is.
+
+        Returns whether the unit never left its socket meanwhile. Raises CustodyError when the station is stopped
+        before: what the chip got stands in the journal, and the next start tells it.
+        """
+        log.error("verdict not stored yet", head=self.head_id, eid=attempt.eid, result=attempt.result)
+        self._enter(Phase.NOT_STORED, CODE_BLOCKED, reason="JOURNAL.WRITE")
+        await self._owner.call(self._port.lamp, Lamp.HOLD)
+        removal = asyncio.create_task(self._gone(), name=f"removal {self.head_id}")
+        stored = asyncio.wrap_future(record.stored)
         try:
-            with floor.metrics.timed(series.JOURNAL_COMMIT_SECONDS):
-                await asyncio.wrap_future(floor.journal.close_unit(attempt.settled_packages(), events))
-        except CustodyError as error:
-            log.error("not stored", head=self.head_id, eid=attempt.eid, code=error.code, detail=error.detail)
-            lamp = Lamp.HOLD  # green means stored
-        self._measure(attempt)
-        if lamp is Lamp.PASS and floor.settings.recipe.report_path == "factory":
-            await self._forget(attempt)
-        self._log_verdict(attempt, lamp)
-        await self._owner.call(self._chip.close)
-        await self._owner.call(self._port.lamp, lamp)
+            await first_of(asyncio.wait([stored]), self._floor.stopping.wait())
+            if not stored.done():
+                raise CustodyError("JOURNAL.WRITE", "the station is stopped before the record is stored")
+            stored.result()
+            self._enter(Phase.VERDICT, CODE_BLOCKED)
+            return not removal.done()
+        finally:
+            stored.cancel()
+            removal.cancel()
+            await asyncio.wait([removal])
+
+    async def _gone(self) -> None:
+        """Return when the unit was taken out, or when the reader is lost and nobody can say."""
+        with suppress(TransportError):
+            while not await self._owner.call(self._port.wait_removed, _POLL_S):
+                pass
 
     async def _forget(self, attempt: Attempt) -> None:
         """The result is stored here: the device need not report it again. Losing this step harms nothing."""
@@ -381,13 +222,19 @@ class Head:
             if event.new == E10.UDT:
                 metrics.add(series.FAILURES, head=self.head_id)
 
-    def _step(self, attempt: Attempt, phase: Phase) -> None:
-        attempt.phase = phase
-        self._enter(phase, CODE_REGULAR_WORK)
-
     def _enter(self, phase: Phase, code: int, *, reason: str = "") -> None:
         """Move on the board; an E10 transition goes into the outbox without being waited for."""
         events = self._floor.board.enter(self.head_id, phase, code, reason=reason)
         if events:
             self._count_states(events)
             self._floor.journal.events([("state_changed", event) for event in events])
+
+
+async def first_of(*awaitables: Awaitable[object]) -> None:
+    """Return as soon as one of them is done; the others are given up."""
+    waits = {asyncio.ensure_future(one) for one in awaitables}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -3,32 +3,41 @@
 Every durable change is a function over the connection, run inside a transaction of the writer thread. Functions that
 arrive together share one commit; one that fails is rolled back alone. The future given back completes only after
 the commit is on disk (`synchronous=FULL`), so "future done" means "survives a power cut".
+
+`Kept` records are stored in their turn even when the file cannot be written for a while (see `ifpp.station.writer`).
 """
 
 from __future__ import annotations
 
-import queue
+import fcntl
 import sqlite3
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import IO
 from uuid import uuid4
 
 import msgspec
 
 from ifpp.errors import CustodyError
 from ifpp.model.clock import Clock, utc_ms_text
-from ifpp.model.messages import Message, Rejected
+from ifpp.model.messages import Message, Rejected, StateChanged
 from ifpp.model.states import PackageState
+from ifpp.station.records import (
+    ClosedUnit,
+    Events,
+    Kept,
+    LeftOpen,
+    OutboxDepth,
+    OutboxRow,
+    SentPackage,
+    SettledPackage,
+    Whereabouts,
+)
+from ifpp.station.writer import Change, Outcome, Writer
 
-T = TypeVar("T")
-Change = Callable[[sqlite3.Connection], T]
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE package (
@@ -36,93 +45,132 @@ CREATE TABLE package (
     transaction_id TEXT NOT NULL, bpp_sha256 TEXT NOT NULL, head_id TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('SENT', 'INSTALLED', 'FAILED', 'UNKNOWN')),
     spent INTEGER NOT NULL, reason TEXT NOT NULL, pir BLOB, sent_at TEXT NOT NULL, settled_at TEXT,
+    resolved_by TEXT NOT NULL, -- the later attempt that learnt from the chip what became of it
     PRIMARY KEY (attempt_id, package_id)) STRICT;
 CREATE INDEX package_by_eid ON package (eid);
+CREATE TABLE will ( -- of attempts that are not closed
+    attempt_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE hold (
+    eid TEXT PRIMARY KEY, since TEXT NOT NULL, code TEXT NOT NULL, action TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE unit (eid TEXT PRIMARY KEY, attempts INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE outbox (
+CREATE TABLE resource (
+    name TEXT PRIMARY KEY, e10 TEXT NOT NULL, code INTEGER NOT NULL, since TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox ( -- the newest row stays: it carries the number
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, body BLOB NOT NULL,
-    stored_at TEXT NOT NULL, acked_at TEXT, rejected TEXT) STRICT; -- the newest row stays: it carries the number
+    stored_at TEXT NOT NULL, acked_at TEXT, rejected TEXT) STRICT;
 CREATE INDEX outbox_open ON outbox (seq) WHERE acked_at IS NULL;
+CREATE INDEX outbox_rejected ON outbox (seq) WHERE rejected IS NOT NULL;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class SentPackage:
-    """A package whose first byte is about to leave: what must be known after a crash."""
-
-    attempt_id: str
-    package_id: str
-    eid: str
-    iccid: str
-    transaction_id: str
-    bpp_sha256: str
-    head_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class SettledPackage:
-    """What became of one sent package."""
-
-    attempt_id: str
-    package_id: str
-    state: PackageState
-    spent: bool
-    reason: str
-    pir: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """A durable event; `name` is the last topic level, `body` the JSON document as it is sent every time."""
-
-    seq: int
-    name: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxDepth:
-    """Events not yet acknowledged and when the oldest was stored ("" when there is none)."""
-
-    count: int
-    oldest_at: str
+_RESOLVE = (
+    "UPDATE package SET resolved_by = ? "
+    "WHERE eid = ? AND state IN ('SENT', 'UNKNOWN') AND resolved_by = '' AND attempt_id <> ?"
+)
+_FREE = (
+    "DELETE FROM hold WHERE eid = ? AND NOT EXISTS (SELECT 1 FROM package "
+    "WHERE package.eid = hold.eid AND state IN ('SENT', 'UNKNOWN') AND resolved_by = '')"
+)
+_KNOWN = (PackageState.INSTALLED, PackageState.FAILED)
 
 
 class Journal:
-    """Open with `Journal.open`; every method but `close` may be called from any thread and returns a future."""
+    """Open with `Journal.open`; every method but `close` may be called from any thread and returns at once.
 
-    def __init__(self, path: Path, station_id: str, clock: Clock) -> None:
+    `on_event` is called on the writer thread when events were stored; it may not raise.
+    """
+
+    def __init__(
+        self, path: Path, station_id: str, clock: Clock, *, busy_timeout_s: float, retry_s: tuple[float, float]
+    ) -> None:
         self._path = path
         self._clock = clock
         self.boot_id = str(uuid4())
-        self.on_event: Callable[[], None] = lambda: None  # called on the writer thread when one was stored
+        self.on_event: Callable[[], object] = lambda: None
+        self._lock = _lock(path)
+        try:
+            self._file = _File(path, _connect(path, station_id, busy_timeout_s))
+            self._session = self._file.session()
+        except BaseException:
+            self._lock.close()
+            raise
         self._appended = False
-        self._queue: queue.SimpleQueue[tuple[Change[object], Future[object]] | None] = queue.SimpleQueue()
-        self._connection = _connect(path, station_id)
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
+        self._writer = Writer(self._file, self._prove, retry_s, self._stored)
 
     @classmethod
-    def open(cls, path: Path, station_id: str, clock: Clock) -> Journal:
+    def open(
+        cls,
+        path: Path,
+        station_id: str,
+        clock: Clock,
+        *,
+        busy_timeout_s: float = 2.0,
+        retry_s: tuple[float, float] = (0.2, 10.0),
+    ) -> Journal:
         """Open or create the journal of one station.
 
-        Raises CustodyError: JOURNAL.WRITE (cannot be opened or written), CUSTODY.FOREIGN_JOURNAL (another station's),
-        CUSTODY.SCHEMA_NEWER.
+        `busy_timeout_s` is how long a lock of somebody else is waited for, `retry_s` the first and the longest pause
+        while the file cannot be written. Raises CustodyError: JOURNAL.WRITE (cannot be opened or written),
+        CUSTODY.JOURNAL_IN_USE (this station runs already), CUSTODY.FOREIGN_JOURNAL (another station's),
+        CUSTODY.SCHEMA_NEWER, CUSTODY.SCHEMA_OLDER.
         """
         try:
-            return cls(path, station_id, clock)
-        except sqlite3.Error as error:
+            return cls(path, station_id, clock, busy_timeout_s=busy_timeout_s, retry_s=retry_s)
+        except (sqlite3.Error, OSError) as error:
             raise CustodyError("JOURNAL.WRITE", str(error), where=str(path)) from error
+
+    # ---- what the last process left ---------------------------------------------------------------
+
+    def left_open(self) -> Future[LeftOpen]:
+        """Read what the last process did not bring to its end; to be asked before anything is written."""
+
+        def read(connection: sqlite3.Connection) -> LeftOpen:
+            newest = connection.execute("SELECT stored_at FROM outbox ORDER BY seq DESC LIMIT 1").fetchone()
+            running = connection.execute("SELECT 1 FROM meta WHERE key = 'running'").fetchone()
+            rows = connection.execute("SELECT name, e10, code, since FROM resource")
+            return LeftOpen(
+                wills=[body for (body,) in connection.execute("SELECT body FROM will ORDER BY rowid")],
+                died=running is not None,
+                last_at="" if newest is None else newest[0],
+                resources={name: Whereabouts(e10, code, since) for name, e10, code, since in rows},
+            )
+
+        return self._writer.read(read)
+
+    def begin(self, recovered: list[ClosedUnit], events: Events, resources: dict[str, Whereabouts]) -> Kept:
+        """Close what the last process left open and store the events that tell of it, before anything of this one.
+
+        `resources` is where the heads stand from now on.
+        """
+
+        def change(connection: sqlite3.Connection) -> None:
+            for unit in recovered:
+                self._close_attempt(connection, unit)
+            for name, event in events:
+                self._append(connection, name, event)
+            for name, where in resources.items():
+                _place(connection, name, where)
+            connection.execute(
+                "INSERT INTO meta VALUES ('running', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (self.boot_id,),
+            )
+
+        return self._writer.keep(change)
 
     # ---- what a unit leaves behind ----------------------------------------------------------------
 
-    def sent(self, package: SentPackage) -> Future[None]:
-        """Write the intent to send; wait for the future before the first byte of the BPP leaves."""
+    def sent(self, package: SentPackage, will: bytes) -> Future[None]:
+        """Write the intent to send; wait for the future before the first byte of the BPP leaves.
+
+        `will` is the attempt's unit_result document as it is to be sent if this process dies now.
+        """
         now = utc_ms_text(self._clock.now())
 
         def change(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO package VALUES (?, ?, ?, ?, ?, ?, ?, 'SENT', 0, '', NULL, ?, NULL)",
+                "INSERT INTO will VALUES (?, ?) ON CONFLICT (attempt_id) DO UPDATE SET body = excluded.body",
+                (package.attempt_id, will),
+            )
+            connection.execute(
+                "INSERT INTO package VALUES (?, ?, ?, ?, ?, ?, ?, 'SENT', 0, '', NULL, ?, NULL, '')",
                 (
                     package.attempt_id,
                     package.package_id,
@@ -135,11 +183,29 @@ class Journal:
                 ),
             )
 
-        return self._submit(change)
+        return self._writer.write(change)
 
-    def settled(self, package: SettledPackage) -> Future[None]:
-        """Write what became of a sent package, before its result is removed from the chip."""
-        return self._submit(lambda connection: self._settle(connection, package))
+    def settled(self, package: SettledPackage, will: bytes) -> Future[None]:
+        """Write what became of a sent package, before its result is removed from the chip; `will` as of `sent`."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            self._settle(connection, package)
+            connection.execute("UPDATE will SET body = ? WHERE attempt_id = ?", (will, package.attempt_id))
+
+        return self._writer.write(change)
+
+    def result(self, eid: str, package_id: str) -> Future[bytes | None]:
+        """Return the newest raw result this station ever stored of a package; None when there is none."""
+
+        def read(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute(
+                "SELECT pir FROM package WHERE eid = ? AND package_id = ? AND pir IS NOT NULL "
+                "ORDER BY rowid DESC LIMIT 1",
+                (eid, package_id),
+            ).fetchone()
+            return None if row is None else row[0]
+
+        return self._writer.read(read)
 
     def next_attempt(self, eid: str) -> Future[int]:
         """Count one more attempt of this unit at this station; returns its number, from 1."""
@@ -152,22 +218,29 @@ class Journal:
             ).fetchone()
             return int(row[0])
 
-        return self._submit(change)
+        return self._writer.write(change)
 
-    def close_unit(self, packages: list[SettledPackage], events: list[tuple[str, Message]]) -> Future[None]:
-        """Commit outcome and outgoing events of one unit together; only then the lamp may show it."""
+    def close_unit(self, unit: ClosedUnit) -> Kept:
+        """Commit outcome, holds and outgoing events of one unit together; only when stored the lamp may show it."""
+        return self._writer.keep(lambda connection: self._close_attempt(connection, unit))
+
+    def events(self, events: Events) -> Kept:
+        """Store durable events."""
 
         def change(connection: sqlite3.Connection) -> None:
-            for package in packages:
-                self._settle(connection, package)
             for name, event in events:
                 self._append(connection, name, event)
 
-        return self._submit(change)
+        return self._writer.keep(change)
 
-    def events(self, events: list[tuple[str, Message]]) -> Future[None]:
-        """Store durable events: (last topic level, document without `seq`)."""
-        return self.close_unit([], events)
+    def held(self) -> Future[dict[str, str]]:
+        """Return every held unit, longest held first: EID -> why, and what the operator does."""
+
+        def read(connection: sqlite3.Connection) -> dict[str, str]:
+            rows = connection.execute("SELECT eid, code, action FROM hold ORDER BY since, eid")
+            return {eid: f"{code}: {action}" for eid, code, action in rows}
+
+        return self._writer.read(read)
 
     # ---- the outbox -------------------------------------------------------------------------------
 
@@ -181,7 +254,7 @@ class Journal:
             )
             return [OutboxRow(*row) for row in rows]
 
-        return self._submit(read)
+        return self._writer.read(read)
 
     def acknowledge(self, through: int, rejected: list[Rejected]) -> Future[int]:
         """Close every event up to `through`; keep what was rejected and why. Returns how many were closed now.
@@ -207,18 +280,19 @@ class Journal:
             )
             return done.rowcount
 
-        return self._submit(change)
+        return self._writer.write(change)
 
     def depth(self) -> Future[OutboxDepth]:
-        """Return how many events wait for their acknowledgement."""
+        """Return how many events wait for their acknowledgement, and how many the supervisor put aside."""
 
         def read(connection: sqlite3.Connection) -> OutboxDepth:
             count, oldest = connection.execute(
                 "SELECT count(*), coalesce(min(stored_at), '') FROM outbox WHERE acked_at IS NULL"
             ).fetchone()
-            return OutboxDepth(count, oldest)
+            rejected = connection.execute("SELECT count(*) FROM outbox WHERE rejected IS NOT NULL").fetchone()[0]
+            return OutboxDepth(count, oldest, rejected)
 
-        return self._submit(read)
+        return self._writer.read(read)
 
     def range(self) -> Future[tuple[int, int]]:
         """Return (first sequence number kept, next sequence number)."""
@@ -229,27 +303,55 @@ class Journal:
             ).fetchone()
             return first, last + 1
 
-        return self._submit(read)
+        return self._writer.read(read)
 
-    def next_session(self) -> Future[int]:
-        """Count one more connection to the broker and return its number; it never steps back."""
+    def purge(self, before: str, limit: int = 1000) -> Future[int]:
+        """Remove up to `limit` events acknowledged before a time, oldest first; returns how many.
+
+        What waits or was rejected stays, and so does the newest event: it carries the sequence number.
+        """
 
         def change(connection: sqlite3.Connection) -> int:
-            row = connection.execute(
-                "INSERT INTO meta VALUES ('session', '1') "
-                "ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1 RETURNING value"
-            ).fetchone()
-            return int(row[0])
+            done = connection.execute(
+                "DELETE FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, acked_at FROM outbox "
+                "WHERE acked_at IS NOT NULL AND rejected IS NULL ORDER BY seq LIMIT ?) "
+                "WHERE acked_at < ?) AND seq < (SELECT max(seq) FROM outbox)",
+                (limit, before),
+            )
+            return done.rowcount
 
-        return self._submit(change)
+        return self._writer.write(change)
+
+    def next_session(self) -> Future[int]:
+        """Count one more connection to the broker and return its number; it never steps back.
+
+        In trouble the number is given out before it is stored.
+        """
+        self._session += 1
+        session = self._session
+        kept = self._writer.keep(
+            lambda connection: connection.execute(
+                "INSERT INTO meta VALUES ('session', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (str(session),),
+            )
+        )
+        answer: Future[int] = Future()
+        kept.tried.add_done_callback(lambda _tried: answer.set_result(session))
+        return answer
+
+    def watch(self, on_trouble: Callable[[CustodyError | None], object]) -> None:
+        """Have `on_trouble` called on the writer thread: with the fault when the file cannot be written, then with None
+        when it can again. It may not raise.
+        """
+        self._writer.on_trouble = on_trouble
 
     def close(self) -> None:
-        """Commit what is queued and close the file."""
-        self._queue.put(None)
-        self._thread.join()
-        self._connection.close()
+        """Commit what is queued and close the file; what cannot be stored even now is given up."""
+        self._writer.close()
+        self._file.close(in_order=self._writer.trouble is None)
+        self._lock.close()
 
-    # ---- inside -----------------------------------------------------------------------------------
+    # ---- inside a transaction ---------------------------------------------------------------------
 
     @property
     def _name(self) -> str:
@@ -270,63 +372,93 @@ class Journal:
             ),
         )
 
+    def _close_attempt(self, connection: sqlite3.Connection, unit: ClosedUnit) -> None:
+        """Settle its packages, close older open rows of what is known now, hold or free the unit, tell."""
+        for package in unit.packages:
+            self._settle(connection, package)
+            if package.state in _KNOWN:
+                resolved = (unit.attempt_id, unit.eid, unit.attempt_id, package.package_id)
+                connection.execute(f"{_RESOLVE} AND package_id = ?", resolved)
+        if unit.finished:
+            connection.execute(_RESOLVE, (unit.attempt_id, unit.eid, unit.attempt_id))
+        connection.execute("DELETE FROM will WHERE attempt_id = ?", (unit.attempt_id,))
+        if unit.eid:
+            self._hold_or_free(connection, unit)
+        for name, event in unit.events:
+            self._append(connection, name, event)
+
+    def _hold_or_free(self, connection: sqlite3.Connection, unit: ClosedUnit) -> None:
+        if unit.hold is not None:
+            connection.execute(
+                "INSERT INTO hold VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (eid) DO UPDATE SET code = excluded.code, action = excluded.action",
+                (unit.eid, utc_ms_text(self._clock.now()), unit.hold.code, unit.hold.action),
+            )
+        elif unit.judged:
+            connection.execute(_FREE, (unit.eid,))
+
     def _append(self, connection: sqlite3.Connection, name: str, event: Message) -> None:
-        """Give the event its number in the transaction that stores it."""
+        """Give the event its number in the transaction that stores it; one that is stored already is left alone."""
         self._appended = True
         event.seq = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM outbox").fetchone()[0]
         connection.execute(
-            "INSERT INTO outbox (seq, id, name, body, stored_at) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO outbox (seq, id, name, body, stored_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
             (event.seq, event.id, name, msgspec.json.encode(event), utc_ms_text(self._clock.now())),
         )
+        if isinstance(event, StateChanged):
+            _place(connection, event.resource, Whereabouts(event.new, event.new_code, event.ts))
 
-    def _submit(self, change: Change[T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._queue.put((change, future))  # type: ignore[arg-type]  # a queue of many result types
-        return future
+    def _prove(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO meta VALUES ('written_at', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (utc_ms_text(self._clock.now()),),
+        )
 
-    def _write(self) -> None:
-        """The writer thread: take what has come, one transaction, then tell everybody."""
-        while (entry := self._queue.get()) is not None:
-            batch = [entry]
-            while not self._queue.empty():
-                more = self._queue.get()
-                if more is None:
-                    self._queue.put(None)
-                    break
-                batch.append(more)
-            self._commit(batch)
-
-    def _commit(self, batch: list[tuple[Change[object], Future[object]]]) -> None:
-        outcomes: list[tuple[Future[object], object, BaseException | None]] = []
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for change, future in batch:
-                outcomes.append((future, *self._run(change)))
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            fault = CustodyError("JOURNAL.WRITE", str(error), where=self._name)
-            outcomes = [(future, None, fault) for _, future in batch]
+    def _stored(self) -> None:
         if self._appended:
             self._appended = False
             self.on_event()
-        for future, result, failure in outcomes:
-            if failure is None:
-                future.set_result(result)
-            else:
-                future.set_exception(failure)
 
-    def _run(self, change: Change[object]) -> tuple[object, BaseException | None]:
-        """Run one change so that its own failure leaves the others of the batch alone."""
+
+def _place(connection: sqlite3.Connection, name: str, where: Whereabouts) -> None:
+    connection.execute(
+        "INSERT INTO resource VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET e10 = excluded.e10, code = excluded.code, since = excluded.since",
+        (name, where.e10, where.code, where.since),
+    )
+
+
+class _File:
+    """The SQLite file: the one place where its errors become faults."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._identity = _identity(path)
+
+    def transaction(self, changes: list[Change[sqlite3.Connection, object]]) -> list[Outcome]:
+        if _identity(self._path) != self._identity:
+            raise self._fault("the file was taken away or replaced")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            outcomes = [self._change(change) for change in changes]
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise self._fault(str(error)) from error
+        return outcomes
+
+    def _change(self, change: Change[sqlite3.Connection, object]) -> Outcome:
+        """Run one change so that its own failure leaves the others of the transaction alone."""
         self._connection.execute("SAVEPOINT one")
         try:
             result = change(self._connection)
         except sqlite3.IntegrityError as error:
             self._connection.execute("ROLLBACK TO one")
-            return None, CustodyError("CUSTODY.TRANSITION", str(error), where=self._name)
+            return None, CustodyError("CUSTODY.TRANSITION", str(error), where=str(self._path))
         except sqlite3.Error:
-            raise  # the file, not this change: everything of this commit fails
+            raise  # the file, not this change: the whole transaction fails
         except Exception as error:  # noqa: BLE001 - whatever a change does, the writer thread must live
             self._connection.execute("ROLLBACK TO one")
             return None, error
@@ -334,28 +466,80 @@ class Journal:
             self._connection.execute("RELEASE one")
         return result, None
 
+    def read(self, look: Change[sqlite3.Connection, object]) -> Outcome:
+        try:
+            return look(self._connection), None
+        except sqlite3.Error as error:
+            return None, self._fault(f"cannot be read: {error}")
+        except Exception as error:  # noqa: BLE001 - as above
+            return None, error
 
-def _connect(path: Path, station_id: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    def session(self) -> int:
+        row = self._connection.execute("SELECT value FROM meta WHERE key = 'session'").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def close(self, *, in_order: bool) -> None:
+        with suppress(sqlite3.Error):
+            if in_order:
+                self._connection.execute("DELETE FROM meta WHERE key = 'running'")
+        self._connection.close()
+
+    def _fault(self, detail: str) -> CustodyError:
+        return CustodyError("JOURNAL.WRITE", detail, where=str(self._path))
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Hold the journal for this process; the system lets go of it when the process ends, however it ends."""
+    lock = path.with_name(path.name + ".lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise CustodyError("CUSTODY.JOURNAL_IN_USE", "another process writes it", where=str(path)) from error
+    return lock
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands under this name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _connect(path: Path, station_id: str, busy_timeout_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _prepare(connection, path, station_id)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, station_id: str) -> None:
+    """Make the tables of a new journal, or check that an old one is ours."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
-        connection.close()
-        raise CustodyError(
-            "CUSTODY.SCHEMA_NEWER", f"journal version {version}, known {SCHEMA_VERSION}", where=str(path)
-        )
+        detail = f"journal version {version}, known {SCHEMA_VERSION}"
+        raise CustodyError("CUSTODY.SCHEMA_NEWER", detail, where=str(path))
     if version == 0:
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"  # our own constants
-        )
+        connection.execute("BEGIN IMMEDIATE")  # all or nothing: a journal without owner would be nobody's for good
+        for statement in _SCHEMA.split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("INSERT INTO meta VALUES ('station_id', ?)", (station_id,))
+        connection.execute("COMMIT")
+    elif version < SCHEMA_VERSION:
+        detail = f"journal version {version}, this ifpp writes {SCHEMA_VERSION}"
+        raise CustodyError("CUSTODY.SCHEMA_OLDER", detail, where=str(path))
     owner = connection.execute("SELECT value FROM meta WHERE key = 'station_id'").fetchone()
     if owner is None or owner[0] != station_id:
-        connection.close()
         found = "nobody" if owner is None else owner[0]
         raise CustodyError("CUSTODY.FOREIGN_JOURNAL", f"it belongs to {found}, not {station_id}", where=str(path))
-    return connection
 
 
 def count_acknowledged(path: Path, name: str) -> int:

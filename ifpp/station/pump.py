@@ -13,7 +13,8 @@ from ifpp.log import get_logger
 from ifpp.model.clock import Clock
 from ifpp.model.messages import Ack
 from ifpp.settings import Outbox
-from ifpp.station.journal import Journal, OutboxRow
+from ifpp.station.journal import Journal
+from ifpp.station.records import OutboxRow
 
 log = get_logger("station.pump")
 Send = Callable[[OutboxRow], Awaitable[None]]
@@ -25,7 +26,8 @@ class Pump:
     `send` publishes one event and raises ServiceError while the broker is away.
     """
 
-    def __init__(self, journal: Journal, send: Send, settings: Outbox, clock: Clock) -> None:
+    def __init__(self, journal: Journal, send: Send, settings: Outbox, clock: Clock, *, node_id: str) -> None:
+        self._node_id = node_id
         self._journal = journal
         self._send = send
         self._settings = settings
@@ -48,18 +50,24 @@ class Pump:
         self._rewind()
 
     def epoch(self, epoch: int) -> None:
-        """A supervisor with another epoch may not have what the last one took: send again."""
-        if epoch != self._epoch:
+        """A supervisor with a new epoch may not have what the last one took: send again. An older one is not heard."""
+        if epoch > self._epoch:
             self._epoch = epoch
             self._rewind()
+        elif epoch < self._epoch:
+            log.warning("supervisor of an older epoch", epoch=epoch, seen=self._epoch)
 
     async def acknowledge(self, ack: Ack) -> None:
         """Close what the supervisor committed; a wrong acknowledgement is refused and changes nothing."""
         try:
+            self._check(ack)
             await asyncio.wrap_future(self._journal.acknowledge(ack.through, ack.rejected))
         except CustodyError as error:
             log.error("acknowledgement refused", code=error.code, detail=error.detail, epoch=ack.epoch)
             return
+        if self._epoch < 0:
+            self._epoch = ack.epoch  # the first we hear of: it took what we sent
+        self.epoch(ack.epoch)
         for row in ack.rejected:
             log.error("event rejected", seq=row.seq, code=row.code, text=row.text)
         refused = {row.seq for row in ack.rejected}
@@ -68,12 +76,23 @@ class Pump:
         self._resend_at_s = self._clock.monotonic() + self._resend_s
         self._wake.set()
 
+    def _check(self, ack: Ack) -> None:
+        """Raises CustodyError CUSTODY.ACK_REFUSED: it is not for us, or from a supervisor that was replaced."""
+        if ack.node_id != self._node_id:
+            raise CustodyError("CUSTODY.ACK_REFUSED", f"it is for {ack.node_id[:40]!r}", where=self._node_id)
+        if ack.epoch < self._epoch:
+            detail = f"its epoch is {ack.epoch}, epoch {self._epoch} was seen"
+            raise CustodyError("CUSTODY.ACK_REFUSED", detail, where=self._node_id)
+
     async def run(self, stopping: asyncio.Event) -> None:
-        """Pump until `stopping`."""
+        """Pump until `stopping`; a journal that cannot be read now is asked again."""
         while not stopping.is_set():
             self._wake.clear()
             if self._connected:
-                await self._round()
+                try:
+                    await self._round()
+                except CustodyError as error:
+                    log.warning("journal not read", code=error.code, detail=error.detail)
             try:
                 async with asyncio.timeout(self._pause_s()):
                     await self._wake.wait()
@@ -83,11 +102,17 @@ class Pump:
     async def drained(self, wait_s: float) -> bool:
         """Wait up to `wait_s` until nothing is unacknowledged."""
         end_s = self._clock.monotonic() + wait_s
-        while (await asyncio.wrap_future(self._journal.depth())).count:
+        while await self._left():
             if self._clock.monotonic() >= end_s:
                 return False
             await self._clock.sleep(0.05)
         return True
+
+    async def _left(self) -> bool:
+        try:
+            return (await asyncio.wrap_future(self._journal.depth())).count > 0
+        except CustodyError:
+            return True  # not known
 
     async def _round(self) -> None:
         if self._sent and self._clock.monotonic() >= self._resend_at_s:

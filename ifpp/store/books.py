@@ -8,23 +8,27 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, func, or_, select
+from sqlalchemy import Connection, bindparam, case, func, literal, or_, select, text
 
 from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Job
-from ifpp.model.states import PackageState
+from ifpp.model.states import OPEN_STATES, PackageState
+from ifpp.store import reports
+from ifpp.store.audit import prove
 from ifpp.store.records import (
     AttemptRow,
     BalanceRow,
     BatchRow,
     ChipRow,
     LedgerRow,
+    OpenRow,
     PackageRow,
     ParkedRow,
     ResultRow,
     UnitCounts,
     UnitRecord,
+    WordRow,
 )
 from ifpp.store.schema import (
     batch,
@@ -32,6 +36,7 @@ from ifpp.store.schema import (
     batch_total,
     chain,
     chip,
+    event_log,
     info2,
     job_order,
     ledger,
@@ -105,6 +110,7 @@ def audit(connection: Connection) -> list[str]:
     1. mass balance: what the files brought equals the sum of the states, per SKU, region and SM-DPf
     2. every package has one ledger row for each of its revisions
     3. every ledger row starts where the one before it ended, and the last ends in the package's state
+    4. the audit log is whole, and tells the same steps as the ledger (`ifpp.store.audit.prove`)
     """
     found = [
         f"{row.sku} {row.region} {row.smdp_oid}: {row.imported} imported, but the states add up to something else"
@@ -135,7 +141,7 @@ def audit(connection: Connection) -> list[str]:
     )
     for entry, package_id in connection.execute(broken):
         found.append(f"package {package_id}: ledger row {entry} does not join its neighbours")
-    return found
+    return found + prove(connection)
 
 
 def unit_counts(connection: Connection) -> list[UnitCounts]:
@@ -181,15 +187,18 @@ def unit_counts(connection: Connection) -> list[UnitCounts]:
     return [UnitCounts(row[0], row[1], *(int(value) for value in row[2:])) for row in rows]
 
 
-_ATTEMPT = tuple(unit_attempt.c[name] for name in AttemptRow.__slots__)
-_PACKAGE = tuple(package.c[name] for name in PackageRow.__slots__ if name != "history")
+_taken = (event_log.c.node_id == unit_attempt.c.node_id) & (event_log.c.seq == unit_attempt.c.seq)
+_ATTEMPT = select(
+    *(unit_attempt.c[name] for name in AttemptRow.__slots__ if name != "taken_at"), event_log.c.taken_at
+).join(event_log, _taken)
+_PACKAGE = tuple(package.c[name] for name in PackageRow.__slots__ if name not in ("history", "words", "reports"))
 _LEDGER = tuple(ledger.c[name] for name in LedgerRow.__slots__)
 
 
 def units(connection: Connection, limit: int) -> list[AttemptRow]:
     """Return the latest attempts at any unit, newest first."""
     a = unit_attempt.c
-    rows = connection.execute(select(*_ATTEMPT).order_by(a.ended_at.desc(), a.node_id, a.seq.desc()).limit(limit))
+    rows = connection.execute(_ATTEMPT.order_by(a.ended_at.desc(), a.node_id, a.seq.desc()).limit(limit))
     return [AttemptRow(*row) for row in rows]
 
 
@@ -198,12 +207,32 @@ def attempts_without_eid(connection: Connection) -> int:
     return connection.execute(select(func.count()).where(unit_attempt.c.eid == "")).scalar_one()
 
 
+_words = (
+    select(
+        package_result.c.package_id,
+        package_result.c.node_id,
+        package_result.c.seq,
+        package_result.c.head_id,
+        package_result.c.state,
+        package_result.c.spent,
+        package_result.c.reason,
+        func.coalesce(func.length(package_result.c.pir), 0),
+        package_result.c.revision.is_not(None),
+        package_result.c.ended_at,
+        package_result.c.taken_at,
+    )
+    .join(package, package.c.package_id == package_result.c.package_id)
+    .where(package.c.eid == bindparam("eid"))
+    .order_by(package_result.c.taken_at, package_result.c.node_id, package_result.c.seq)
+)
+
+
 def unit(connection: Connection, name: str) -> UnitRecord | None:
     """Return everything about the unit with this EID, ICCID or serial number, or None."""
-    eid = _eid_of(connection, name)
+    eid = eid_of(connection, name)
     by_unit = unit_attempt.c.eid == eid if eid else unit_attempt.c.sn == name
     order = (unit_attempt.c.started_at, unit_attempt.c.node_id, unit_attempt.c.seq)
-    attempts = tuple(AttemptRow(*row) for row in connection.execute(select(*_ATTEMPT).where(by_unit).order_by(*order)))
+    attempts = tuple(AttemptRow(*row) for row in connection.execute(_ATTEMPT.where(by_unit).order_by(*order)))
     known = connection.execute(_chip, {"eid": eid}).one_or_none()
     if known is None and not attempts:
         return None
@@ -216,7 +245,7 @@ def unit(connection: Connection, name: str) -> UnitRecord | None:
     )
 
 
-def _eid_of(connection: Connection, name: str) -> str:
+def eid_of(connection: Connection, name: str) -> str:
     """Return the EID behind a name, "" when no eUICC is known by it."""
     if connection.execute(_chip, {"eid": name}).one_or_none() is not None:
         return name
@@ -234,8 +263,44 @@ def _packages(connection: Connection, eid: str) -> Iterator[PackageRow]:
     steps = select(ledger.c.package_id, *_LEDGER).join(package).where(of_chip).order_by(ledger.c.entry)
     for package_id, *step in connection.execute(steps):
         history[package_id].append(LedgerRow(*step))
+    words: dict[str, list[WordRow]] = defaultdict(list)
+    for package_id, *word in connection.execute(_words, {"eid": eid}):
+        words[package_id].append(WordRow(*word))
+    reported = reports.of_chip(connection, eid)
     for row in connection.execute(select(*_PACKAGE).where(of_chip).order_by(package.c.package_id)):
-        yield PackageRow(**dict(row._mapping), history=tuple(history[row.package_id]))
+        yield PackageRow(
+            **dict(row._mapping),
+            history=tuple(history[row.package_id]),
+            words=tuple(words[row.package_id]),
+            reports=tuple(reported[row.package_id]),
+        )
+
+
+def open_packages(connection: Connection) -> list[OpenRow]:
+    """Return every package in the hands of a head or with an unknown fate, then the stranded ones, each oldest first.
+
+    Stranded: still loadable by its state, but its chip is sealed and has no one-time key any more.
+    """
+    p = package.c
+    columns = (p.package_id, p.eid, p.iccid, p.sku, p.region, p.smdp_oid, p.state, p.changed_at)
+    holder = (p.node_id, p.head_id, p.attempt_id, p.lease_until, p.detail)
+    is_open = select(*columns, *holder, literal(False)).where(p.state.in_(OPEN_STATES))
+    loadable = or_(p.state == PackageState.AVAILABLE, (p.state == PackageState.FAILED) & ~p.spent)
+    stranded = select(*columns, *holder, literal(True)).join(chip, chip.c.eid == p.eid)
+    stranded = stranded.where(chip.c.clean_to_ship_at.is_not(None), loadable)
+    order = (p.changed_at, p.package_id)
+    return [OpenRow(*row) for rows in (is_open, stranded) for row in connection.execute(rows.order_by(*order))]
+
+
+def oldest_open(connection: Connection) -> dict[PackageState, str]:
+    """Return since when the oldest package of each open state is in it; a state nobody is in is missing."""
+    found = {}
+    for state in OPEN_STATES:
+        oldest = select(func.min(package.c.changed_at)).where(package.c.state == text(f"'{state}'"))
+        since = connection.execute(oldest).scalar()
+        if since is not None:
+            found[state] = str(since)
+    return found
 
 
 def jobs(connection: Connection, line: str) -> list[Job]:

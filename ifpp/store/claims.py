@@ -21,6 +21,7 @@ from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest
 from ifpp.model.states import PackageState
 from ifpp.store.ledger import Step, lock_package, take
 from ifpp.store.schema import chain, chip, claim, package, reading, unit_attempt
+from ifpp.store.trail import Trail
 
 S = PackageState
 _Package = Row[Any]
@@ -47,6 +48,8 @@ _packages = (
     .with_for_update(key_share=True)
 )
 _chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
+_MAX_SEEN_CHAINS = 64
+_seen_chains: dict[str, tuple[str, ...]] = {}
 _attempt = select(claim).where(claim.c.attempt_id == bindparam("attempt_id"))
 _lock_attempt = _attempt.with_for_update(key_share=True)
 _told = select(reading.c.package_id).where(reading.c.attempt_id == bindparam("attempt_id"))
@@ -64,7 +67,7 @@ _lapsed = (
 )
 
 
-def claim_packages(connection: Connection, request: ClaimRequest, now: datetime) -> Claim:
+def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, now: datetime) -> Claim:
     """Claim the packages of one chip (see the module); the caller commits.
 
     Raises SupplyError (EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.*, UNIT.ALREADY_LOADED) and ServiceError
@@ -80,7 +83,7 @@ def claim_packages(connection: Connection, request: ClaimRequest, now: datetime)
     packages = connection.execute(_packages, {"eid": request.eid}).all()
     unresolved = [row for row in packages if row.state in _OPEN]
     ordered = [row for row in packages if (row.sku, row.region) == (request.sku, request.region)]
-    at = utc_ms_text(now)
+    at = trail.at
     held = [row for row in ordered if row.state == S.CLAIMED and row.attempt_id == request.attempt_id]
     lease_until = utc_ms_text(now + timedelta(seconds=request.lease_s))
     if held:
@@ -89,22 +92,21 @@ def claim_packages(connection: Connection, request: ClaimRequest, now: datetime)
         granted = [row for row in ordered if _loadable(row, request, at)]
         if not unresolved:
             _check_supply(connection, request, owner, ordered, granted, at)
-        take(connection, _claim_steps(granted, request, at, lease_until))
-    _remember(connection, request, known, unresolved, at)
-    certificates = connection.execute(_chain, {"chain_id": owner.chain_id}).scalars()
+        take(connection, trail, _claim_steps(granted, request, at, lease_until))
+    _remember(connection, trail, request, known, unresolved)
     return Claim(
         attempt_id=request.attempt_id,
         eid=request.eid,
         lease_until=lease_until,
         euicc_certificate_b64=_base64(owner.certificate),
-        eum_chain_b64=[_base64(certificate) for certificate in certificates],
+        eum_chain_b64=list(_certificates(connection, owner.chain_id)),
         packages=[_claimed(row, S.CLAIMED) for row in granted],
         unresolved=[_claimed(row, S(row.state)) for row in unresolved],
         installed=[_claimed(row, S.INSTALLED) for row in packages if row.state == S.INSTALLED],
     )
 
 
-def mark_sent(connection: Connection, package_id: str, attempt_id: str, station_id: str, now: datetime) -> None:
+def mark_sent(connection: Connection, trail: Trail, package_id: str, attempt_id: str, station_id: str) -> None:
     """Write that the first byte that can spend the key is about to leave; idempotent for the attempt.
 
     Raises SupplyError BPP.NOT_FOUND, CustodyError CUSTODY.TRANSITION when the package is not this attempt's.
@@ -124,25 +126,24 @@ def mark_sent(connection: Connection, package_id: str, attempt_id: str, station_
         detail = f"the package is {state} and not leased to this attempt of {station_id[:64]}"
         raise CustodyError("CUSTODY.TRANSITION", detail, where=package_id)
     if state is S.CLAIMED:
-        sent = Step(
-            package_id, row.revision + 1, S.SENT, utc_ms_text(now), station_id, holder.head_id, attempt_id=attempt_id
-        )
-        take(connection, [sent])
+        sent = Step(package_id, row.revision + 1, S.SENT, trail.at, station_id, holder.head_id, attempt_id=attempt_id)
+        take(connection, trail, [sent])
 
 
-def release(connection: Connection, attempt_id: str, station_id: str, now: datetime) -> int:
+def release(connection: Connection, trail: Trail, attempt_id: str, station_id: str) -> int:
     """End an attempt that sent nothing: its claimed packages are free again; return how many. Idempotent.
 
     The attempt id can never claim again, also when the release overtakes the claim. Raises CustodyError
     CUSTODY.TRANSITION when the attempt is another station's.
     """
     _check_names(attempt_id, station_id)
-    at = utc_ms_text(now)
+    at = trail.at
     known = connection.execute(_lock_attempt, {"attempt_id": attempt_id}).one_or_none()
     if known is None:
         tombstone = dict.fromkeys(("sku", "region", "head_id"), "")
         values = tombstone | {"attempt_id": attempt_id, "station_id": station_id, "at": at, "released_at": at}
         connection.execute(claim.insert(), [values])
+        trail.note("release", attempt=attempt_id, node=station_id, freed=0)
         return 0
     if known.station_id != station_id:
         raise CustodyError("CUSTODY.TRANSITION", f"the attempt belongs to {known.station_id}", where=attempt_id)
@@ -151,18 +152,20 @@ def release(connection: Connection, attempt_id: str, station_id: str, now: datet
         Step(row.package_id, row.revision + 1, S.AVAILABLE, at, station_id, known.head_id, detail="released")
         for row in rows
     ]
-    take(connection, free)
+    take(connection, trail, free)
     if known.released_at is None:
         connection.execute(claim.update().where(claim.c.attempt_id == attempt_id).values(released_at=at))
+        trail.note("release", attempt=attempt_id, node=station_id, freed=len(free))
     return len(free)
 
 
-def expire_leases(connection: Connection, now: datetime) -> int:
+def expire_leases(connection: Connection, trail: Trail) -> int:
     """Free every claimed package whose lease has run out; return how many. Sent packages have no lease."""
-    at = utc_ms_text(now)
+    at = trail.at
     rows = connection.execute(_lapsed, {"now": at}).all()
     take(
         connection,
+        trail,
         [Step(row.package_id, row.revision + 1, S.AVAILABLE, at, "store", detail="lease ran out") for row in rows],
     )
     return len(rows)
@@ -273,7 +276,7 @@ def _claim_steps(granted: Sequence[_Package], request: ClaimRequest, at: str, le
 
 
 def _remember(
-    connection: Connection, request: ClaimRequest, known: bool, unresolved: Sequence[_Package], at: str
+    connection: Connection, trail: Trail, request: ClaimRequest, known: bool, unresolved: Sequence[_Package]
 ) -> None:
     """Keep the attempt, and which sendings it was told to read from the chip."""
     told: set[str] = set()
@@ -281,7 +284,7 @@ def _remember(
         told.update(connection.execute(_told, {"attempt_id": request.attempt_id}).scalars())
     else:
         values = {name: getattr(request, name) for name in _CLAIM_FIELDS}
-        connection.execute(claim.insert(), [values | {"at": at}])
+        connection.execute(claim.insert(), [values | {"at": trail.at}])
     rows = [
         {"attempt_id": request.attempt_id, "package_id": row.package_id, "revision": row.revision}
         for row in unresolved
@@ -289,6 +292,9 @@ def _remember(
     ]
     if rows:
         connection.execute(reading.insert(), rows)
+        packages = [row["package_id"] for row in rows]
+        who = {"attempt": request.attempt_id, "node": request.station_id, "head": request.head_id}
+        trail.note("reading", eid=request.eid, packages=packages, **who)
 
 
 def _claimed(row: _Package, state: PackageState) -> ClaimedPackage:
@@ -304,6 +310,17 @@ def _claimed(row: _Package, state: PackageState) -> ClaimedPackage:
         bytes=row.bpp_bytes,
         prepare_download_b64=_base64(row.prepare_download),
     )
+
+
+def _certificates(connection: Connection, chain_id: str) -> tuple[str, ...]:
+    """Return the certificates of a chain, read once: its id is their digest, so they never change."""
+    known = _seen_chains.get(chain_id)
+    if known is None:
+        if len(_seen_chains) >= _MAX_SEEN_CHAINS:
+            _seen_chains.clear()
+        found = connection.execute(_chain, {"chain_id": chain_id}).scalars()
+        known = _seen_chains[chain_id] = tuple(_base64(certificate) for certificate in found)
+    return known
 
 
 def _base64(data: bytes) -> str:

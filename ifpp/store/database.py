@@ -40,7 +40,7 @@ class Database:
 
         Raises CustodyError CUSTODY.TRANSITION when a rule of the database refuses, ServiceError DATABASE.UNREACHABLE.
         """
-        with self._writer, self._named(), self._engine.connect() as connection:
+        with self._writer, self.named(), self._engine.connect() as connection:
             connection.execution_options(**{_WRITES: True})
             with connection.begin():
                 yield connection
@@ -48,7 +48,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One read-only snapshot that waits for no writer. Raises ServiceError DATABASE.UNREACHABLE."""
-        with self._named(), self._engine.connect() as connection:
+        with self.named(), self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
@@ -59,7 +59,8 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def named(self) -> Iterator[None]:
+        """Turn the library's errors into ours: CustodyError CUSTODY.TRANSITION, ServiceError DATABASE.UNREACHABLE."""
         try:
             yield
         except sa.SQLAlchemyError as error:

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from hashlib import sha256
 
 from sqlalchemy import Connection, bindparam, exists, select, tuple_
 from sqlalchemy import exc as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ifpp.errors import CustodyError, IfppError
-from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Rejected
 from ifpp.store import settle
 from ifpp.store.plan import MAX_TEXT, Plan, Result, look_up, plan_event, read_event, write
 from ifpp.store.records import MAX_EVENT_BYTES, ReceivedEvent, TakeResult
 from ifpp.store.schema import event_log, node_cursor, parked
+from ifpp.store.trail import Trail
 
 _CHUNK = 500
 # What a driver may say about one event's values; everything else concerns the database and stops the batch.
@@ -51,14 +51,13 @@ class _Tally:
     rejected: dict[tuple[int, str], Rejected] = field(default_factory=dict)
 
 
-def take_events(connection: Connection, received: Sequence[ReceivedEvent], now: datetime) -> list[TakeResult]:
+def take_events(connection: Connection, trail: Trail, received: Sequence[ReceivedEvent]) -> list[TakeResult]:
     """Take a batch (see `Factory.take_events`); the caller commits."""
-    at = utc_ms_text(now)
     cursors = {node: _open_cursor(connection, node) for node in sorted({event.node_id for event in received})}
     tallies: dict[str, _Tally] = defaultdict(_Tally)
     ordered = sorted(received, key=lambda event: (event.node_id, event.seq))
     for start in range(0, len(ordered), _CHUNK):
-        _take_chunk(connection, ordered[start : start + _CHUNK], at, tallies)
+        _take_chunk(connection, trail, ordered[start : start + _CHUNK], tallies)
     answers = []
     for node, before in cursors.items():
         through = _advance(connection, node, before)
@@ -67,19 +66,21 @@ def take_events(connection: Connection, received: Sequence[ReceivedEvent], now: 
     return answers
 
 
-def park_unreadable(connection: Connection, node_id: str, body: bytes, text: str, at: str) -> None:
+def park_unreadable(connection: Connection, trail: Trail, node_id: str, body: bytes, text: str) -> None:
     """Keep a document whose envelope cannot be read; the same bytes of a node once, however often they are resent."""
     event = ReceivedEvent(node_id, 0, "", "", body[:MAX_EVENT_BYTES])
     same = (parked.c.node_id == node_id, parked.c.seq == 0, parked.c.body == event.body)
     if not connection.execute(select(exists().where(*same))).scalar():
-        park(connection, event, "CUSTODY.EVENT_REFUSED", text, at)
+        park(connection, trail, event, "CUSTODY.EVENT_REFUSED", text)
 
 
-def park(connection: Connection, event: ReceivedEvent, code: str, text: str, at: str) -> Rejected:
+def park(connection: Connection, trail: Trail, event: ReceivedEvent, code: str, text: str) -> Rejected:
     """Put an event aside for people, with the reason."""
     text = text[:MAX_TEXT].replace("\x00", "\\0")
     row = {"node_id": event.node_id, "seq": event.seq, "id": event.id, "code": code, "text": text}
-    connection.execute(parked.insert(), [row | {"body": event.body[:MAX_EVENT_BYTES], "at": at}])
+    connection.execute(parked.insert(), [row | {"body": event.body[:MAX_EVENT_BYTES], "at": trail.at}])
+    digest = sha256(event.body).hexdigest()
+    trail.note("parked", node=event.node_id, seq=event.seq, event=event.id, code=code, text=text, sha256=digest)
     return Rejected(seq=event.seq, id=event.id, code=code, text=text)
 
 
@@ -113,26 +114,29 @@ def _advance(connection: Connection, node: str, before: int) -> int:
 # ---- one chunk ----------------------------------------------------------------------------------------
 
 
-def _take_chunk(connection: Connection, chunk: Sequence[ReceivedEvent], at: str, tallies: dict[str, _Tally]) -> None:
-    fresh = _sift(connection, chunk, at, tallies)
+def _take_chunk(
+    connection: Connection, trail: Trail, chunk: Sequence[ReceivedEvent], tallies: dict[str, _Tally]
+) -> None:
+    fresh = _sift(connection, trail, chunk, tallies)
     if not fresh:
         return
-    savepoint = connection.begin_nested()
+    savepoint, part = connection.begin_nested(), Trail(trail.at)
     try:
-        taken, refused = _plan_and_write(connection, fresh, at)
+        taken, refused = _plan_and_write(connection, part, fresh)
     except _POISON as error:
         savepoint.rollback()
         if len(fresh) == 1:
-            _reject(connection, fresh[0], "CUSTODY.EVENT_REFUSED", _driver_text(error), at, tallies)
+            _reject(connection, trail, fresh[0], "CUSTODY.EVENT_REFUSED", _driver_text(error), tallies)
         else:
             for event in fresh:
-                _take_chunk(connection, [event], at, tallies)
+                _take_chunk(connection, trail, [event], tallies)
         return
     savepoint.commit()
+    trail.join(part)
     for event in taken:
         tallies[event.node_id].fresh.append(event.seq)
     for event, why in refused:
-        _reject(connection, event, why.code, why.detail, at, tallies)
+        _reject(connection, trail, event, why.code, why.detail, tallies)
 
 
 def _driver_text(error: Exception) -> str:
@@ -141,14 +145,14 @@ def _driver_text(error: Exception) -> str:
 
 
 def _reject(
-    connection: Connection, event: ReceivedEvent, code: str, text: str, at: str, tallies: dict[str, _Tally]
+    connection: Connection, trail: Trail, event: ReceivedEvent, code: str, text: str, tallies: dict[str, _Tally]
 ) -> None:
-    rejected = park(connection, event, code, text, at)
+    rejected = park(connection, trail, event, code, text)
     tallies[event.node_id].rejected[event.seq, event.id] = rejected
 
 
 def _sift(
-    connection: Connection, chunk: Sequence[ReceivedEvent], at: str, tallies: dict[str, _Tally]
+    connection: Connection, trail: Trail, chunk: Sequence[ReceivedEvent], tallies: dict[str, _Tally]
 ) -> list[ReceivedEvent]:
     """Return the events not seen before; repeat the answer for those that were, reject those that take their place."""
     keys = [(event.node_id, event.seq) for event in chunk]
@@ -168,12 +172,12 @@ def _sift(
             fresh.append(event)
         elif known.get(key) != event.id and (event.seq, event.id) not in tallies[event.node_id].rejected:
             text = f"seq {event.seq} of {event.node_id} is taken by another event"
-            _reject(connection, event, "CUSTODY.SEQ_CONFLICT", text, at, tallies)
+            _reject(connection, trail, event, "CUSTODY.SEQ_CONFLICT", text, tallies)
     return fresh
 
 
 def _plan_and_write(
-    connection: Connection, fresh: Sequence[ReceivedEvent], at: str
+    connection: Connection, trail: Trail, fresh: Sequence[ReceivedEvent]
 ) -> tuple[list[ReceivedEvent], list[tuple[ReceivedEvent, IfppError]]]:
     """Plan every event against the database, write the plan, and return what was taken and what was refused."""
     readable: list[tuple[ReceivedEvent, Result | None]] = []
@@ -191,9 +195,9 @@ def _plan_and_write(
     plan, taken = Plan(), []
     for event, result in readable:
         try:
-            plan_event(plan, view, event, result, at)
+            plan_event(plan, view, event, result, trail.at)
             taken.append(event)
         except CustodyError as error:
             refused.append((event, error))
-    write(connection, plan)
+    write(connection, trail, plan)
     return taken, refused

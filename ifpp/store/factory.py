@@ -10,24 +10,30 @@ from sqlalchemy import Connection, select, text
 
 from ifpp.errors import CustodyError, IfppError
 from ifpp.model.clock import utc_ms_text
-from ifpp.model.messages import Claim, ClaimRequest, Job
-from ifpp.store import books, claims, events
+from ifpp.model.messages import Claim, ClaimRequest, Job, UnitGate
+from ifpp.model.states import PackageState
+from ifpp.store import audit, books, claims, events, gate, reports
+from ifpp.store.audit import AuditLog, Chain
 from ifpp.store.database import Database
+from ifpp.store.group import GroupCommit
 from ifpp.store.intake import Intake
 from ifpp.store.records import (
     AttemptRow,
     BalanceRow,
     BatchRow,
     ChipRow,
+    OpenRow,
     ParkedRow,
     ReceivedEvent,
     ResultRow,
+    SignedCheckpoint,
     TakeResult,
     UnitCounts,
     UnitRecord,
 )
 from ifpp.store.rules import prepare
 from ifpp.store.schema import line_lease
+from ifpp.store.trail import Trail
 
 
 class Factory:
@@ -37,15 +43,18 @@ class Factory:
     is in it, or, when the connection broke during the commit, all of it; every writing method may be repeated.
     """
 
-    def __init__(self, database: Database, factory_id: str) -> None:
+    def __init__(self, database: Database, factory_id: str, writer: str) -> None:
         self._database = database
+        self._chain = Chain(writer, factory_id)
+        self._group = GroupCommit(self._writing, database.named)
         self.factory_id = factory_id
 
     @classmethod
-    def open(cls, url: str, *, busy_timeout_s: float = 5.0) -> Factory:
+    def open(cls, url: str, *, busy_timeout_s: float = 5.0, writer: str = "factory") -> Factory:
         """Open a factory database (`sqlite:///path` or `postgresql://…`) and make its tables when it is new.
 
-        Raises SettingsError for a bad URL, CustodyError CUSTODY.SCHEMA_NEWER, ServiceError DATABASE.UNREACHABLE.
+        `writer` names the chain of the audit log that this process writes. Raises SettingsError for a bad URL,
+        CustodyError CUSTODY.SCHEMA_NEWER or CUSTODY.SCHEMA_OLDER, ServiceError DATABASE.UNREACHABLE.
         """
         database = Database(url, busy_timeout_s)
         try:
@@ -54,11 +63,19 @@ class Factory:
         except IfppError:
             database.close()
             raise
-        return cls(database, factory_id)
+        return cls(database, factory_id, writer)
 
     def close(self) -> None:
         """Give up the connections; the database needs no farewell."""
         self._database.close()
+
+    @contextmanager
+    def _writing(self, now: datetime) -> Iterator[tuple[Connection, Trail]]:
+        """One transaction; what it noted is in the audit log when it is committed."""
+        with self._database.write() as connection:
+            trail = Trail(utc_ms_text(now))
+            yield connection, trail
+            self._chain.append(connection, trail)
 
     def ping(self) -> None:
         """Return when the database answers."""
@@ -74,8 +91,8 @@ class Factory:
         `kind` is free ("esed", "esbpp", "job"), `sha256` the digest of the whole file in hex. Raises IntakeError
         INTAKE.DUPLICATE for a file that was imported before, INTAKE.REJECTED listing every bad item.
         """
-        with self._database.write() as connection:
-            intake = Intake(connection, kind, name, sha256, utc_ms_text(now))
+        with self._writing(now) as (connection, trail):
+            intake = Intake(connection, trail, kind, name, sha256)
             yield intake
             intake.finish()
 
@@ -98,8 +115,7 @@ class Factory:
         Raises SupplyError EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.NOT_FOUND, BPP.EXHAUSTED, BPP.EXPIRED,
         BPP.TAKEN, UNIT.ALREADY_LOADED; ServiceError STORE.REFUSED for an attempt id that has ended or differs.
         """
-        with self._database.write() as connection:
-            return claims.claim_packages(connection, request, now)
+        return self._group.run(now, lambda connection, trail: claims.claim_packages(connection, trail, request, now))
 
     def package_bytes(self, sha256: str) -> bytes:
         """Return one package byte for byte; raises SupplyError BPP.NOT_FOUND."""
@@ -112,18 +128,18 @@ class Factory:
         Raises SupplyError BPP.NOT_FOUND, CustodyError CUSTODY.TRANSITION when the lease is not this attempt's: then
         nothing may be sent.
         """
-        with self._database.write() as connection:
-            claims.mark_sent(connection, package_id, attempt_id, station_id, now)
+        self._group.run(
+            now, lambda connection, trail: claims.mark_sent(connection, trail, package_id, attempt_id, station_id)
+        )
 
     def release(self, attempt_id: str, station_id: str, now: datetime) -> int:
         """Free what an attempt claimed and did not send; return how many packages. Idempotent."""
-        with self._database.write() as connection:
-            return claims.release(connection, attempt_id, station_id, now)
+        return self._group.run(now, lambda connection, trail: claims.release(connection, trail, attempt_id, station_id))
 
     def expire_leases(self, now: datetime) -> int:
         """Free every claimed package whose lease has run out; return how many. Never touches a sent one."""
-        with self._database.write() as connection:
-            return claims.expire_leases(connection, now)
+        with self._writing(now) as (connection, trail):
+            return claims.expire_leases(connection, trail)
 
     # ---- events -----------------------------------------------------------------------------------
 
@@ -135,13 +151,13 @@ class Factory:
         through. A repeated rejected event is rejected again in the same words. `through` is the highest seq up to
         which every event is stored or parked; the first of a node is 1.
         """
-        with self._database.write() as connection:
-            return events.take_events(connection, received, now)
+        with self._writing(now) as (connection, trail):
+            return events.take_events(connection, trail, received)
 
     def park(self, node_id: str, body: bytes, text: str, now: datetime) -> None:
         """Keep a document whose envelope cannot be read, and why; nothing is acknowledged by that."""
-        with self._database.write() as connection:
-            events.park_unreadable(connection, node_id, body, text, utc_ms_text(now))
+        with self._writing(now) as (connection, trail):
+            events.park_unreadable(connection, trail, node_id, body, text)
 
     def parked(self, limit: int = 100) -> list[ParkedRow]:
         """Return the latest refused events, newest first."""
@@ -156,26 +172,30 @@ class Factory:
         `owner` is one process, not one machine. Raises CustodyError CUSTODY.LINE_TAKEN while another one holds it.
         """
         at, until = utc_ms_text(now), utc_ms_text(now + timedelta(seconds=ttl_s))
-        with self._database.write() as connection:
+        with self._writing(now) as (connection, trail):
             lease = _lease(connection, line)
             if lease is None:
                 row = {"line": line, "owner": owner, "epoch": 1, "expires_at": until}
                 connection.execute(line_lease.insert(), [row])
+                trail.note("line", line=line, owner=owner, epoch=1)
                 return 1
             held_by, epoch, expires_at = lease
             running = expires_at > at
             if running and held_by != owner:
                 raise CustodyError("CUSTODY.LINE_TAKEN", f"{held_by} runs it until {expires_at}", where=line)
-            epoch += 0 if running else 1
+            if not running:
+                epoch += 1
+                trail.note("line", line=line, owner=owner, epoch=epoch)
             change = line_lease.update().where(line_lease.c.line == line)
             connection.execute(change.values(owner=owner, epoch=epoch, expires_at=until))
             return epoch
 
     def release_line(self, line: str, owner: str, now: datetime) -> None:
         """Give a line back, so that the next supervisor need not wait; nothing happens when another one holds it."""
-        with self._database.write() as connection:
-            mine = (line_lease.c.line == line, line_lease.c.owner == owner)
-            connection.execute(line_lease.update().where(*mine).values(expires_at=utc_ms_text(now)))
+        with self._writing(now) as (connection, trail):
+            mine = (line_lease.c.line == line, line_lease.c.owner == owner, line_lease.c.expires_at > trail.at)
+            if connection.execute(line_lease.update().where(*mine).values(expires_at=trail.at)).rowcount:
+                trail.note("line", line=line, owner=owner, left=True)
 
     def jobs(self, line: str) -> list[Job]:
         """Return the newest version of every job order of a line."""
@@ -209,6 +229,21 @@ class Factory:
         with self._database.read() as connection:
             return books.attempts_without_eid(connection)
 
+    def open_packages(self) -> list[OpenRow]:
+        """Return every package that is neither on the shelf nor settled, and every stranded one."""
+        with self._database.read() as connection:
+            return books.open_packages(connection)
+
+    def oldest_open(self) -> dict[PackageState, str]:
+        """Return since when the oldest package of each open state (CLAIMED, SENT, UNKNOWN) is in it."""
+        with self._database.read() as connection:
+            return books.oldest_open(connection)
+
+    def unit_gate(self, name: str) -> UnitGate:
+        """Return whether the unit with this EID, ICCID or serial number may leave; raises SupplyError EID.UNKNOWN."""
+        with self._database.read() as connection:
+            return gate.ask(connection, self.factory_id, str(books.eid_of(connection, name) or name))
+
     def unit(self, name: str) -> UnitRecord | None:
         """Return packages, ledger and attempts of the unit with this EID, ICCID or serial number, or None."""
         with self._database.read() as connection:
@@ -218,6 +253,38 @@ class Factory:
         """Return what a Profile Loading Report over [start, end) says: packages with their latest result."""
         with self._database.read() as connection:
             return books.results(connection, smdp_oid, start, end)
+
+    # ---- reports ----------------------------------------------------------------------------------
+
+    def add_report(
+        self, report_id: str, smdp_oid: str, file: str, sha256: str, states: Sequence[tuple[str, str]], now: datetime
+    ) -> None:
+        """Keep a written report: its file's name and digest, and (package id, reported state) of its items."""
+        with self._writing(now) as (connection, trail):
+            reports.add(connection, trail, report_id, smdp_oid, file, sha256, states)
+
+    def acknowledge_report(self, report_id: str, told_by: str, now: datetime) -> tuple[str, str]:
+        """Keep that the SM-DPf has taken a report; return when and who said so first. Raises REPORT.UNKNOWN."""
+        with self._writing(now) as (connection, trail):
+            return reports.acknowledge(connection, trail, report_id, told_by)
+
+    # ---- the audit log ----------------------------------------------------------------------------
+
+    @contextmanager
+    def audit_log(self) -> Iterator[AuditLog]:
+        """The audit log as it is at one moment, to be read inside the block."""
+        with self._database.read() as connection:
+            yield AuditLog(connection)
+
+    def add_audit_key(self, key_id: str, public: bytes, now: datetime) -> None:
+        """Make a key known (its SubjectPublicKeyInfo) before it signs. Idempotent."""
+        with self._writing(now) as (connection, trail):
+            audit.add_key(connection, trail, key_id, public)
+
+    def add_checkpoints(self, signed: Sequence[SignedCheckpoint]) -> None:
+        """Keep signatures under entries; an entry keeps its first one."""
+        with self._database.write() as connection:
+            audit.add_checkpoints(connection, signed)
 
 
 def _lease(connection: Connection, line: str) -> tuple[str, int, str] | None:

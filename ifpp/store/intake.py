@@ -33,6 +33,7 @@ from ifpp.store.schema import (
     package,
     package_bytes,
 )
+from ifpp.store.trail import Trail
 
 _CHUNK_ITEMS = 200
 _CHUNK_BYTES = 4_000_000
@@ -40,15 +41,33 @@ _MAX_BAD_ITEMS = 100
 
 T = TypeVar("T", ChipItem, PackageItem)
 _REFUSALS = (sa.IntegrityError, sa.DataError)
+# What binds a package, as its first entry in the audit log tells it.
+_BIRTH_FACTS = {
+    "package": "package_id",
+    "revision": "revision",
+    "node": "node_id",
+    "detail": "detail",
+    "batch": "batch",
+    "eid": "eid",
+    "otk": "otk_id",
+    "iccid": "iccid",
+    "smdp": "smdp_oid",
+    "transaction": "transaction_id",
+    "bpp_sha256": "bpp_sha256",
+    "sku": "sku",
+    "region": "region",
+    "order": "order_ref",
+}
 _UNHELD = "INTAKE.FORMAT", "a value the database cannot hold"
 
 
 class Intake:
     """One file being taken in; made by `Factory.intake`, which commits or rolls back."""
 
-    def __init__(self, connection: Connection, kind: str, name: str, digest: str, at: str) -> None:
+    def __init__(self, connection: Connection, trail: Trail, kind: str, name: str, digest: str) -> None:
         self._connection = connection
-        self._at = at
+        self._trail = trail
+        self._at = at = trail.at
         row = {"kind": kind, "name": name, "sha256": digest, "imported_at": at}
         try:
             number = connection.execute(batch.insert().returning(batch.c.number), [row]).scalar_one()
@@ -100,7 +119,7 @@ class Intake:
         self._flush()
         self._raise_bad()
         number = self._row.number
-        totals = {"chips": self._row.chips, "packages": self._row.packages, "jobs": self._row.jobs}
+        totals: dict[str, Any] = {"chips": self._row.chips, "packages": self._row.packages, "jobs": self._row.jobs}
         self._connection.execute(batch_total.insert(), [totals | {"batch": number}])
         counts = [
             {"batch": number, "sku": sku, "region": region, "smdp_oid": smdp_oid, "packages": packages}
@@ -108,6 +127,13 @@ class Intake:
         ]
         if counts:
             self._connection.execute(batch_count.insert(), counts)
+        what: dict[str, Any] = {
+            "batch": number,
+            "kind": self._row.kind,
+            "name": self._row.name,
+            "sha256": self._row.sha256,
+        }
+        self._trail.note("import", **what, **totals)
 
     # ---- inside -----------------------------------------------------------------------------------
 
@@ -180,6 +206,8 @@ class Intake:
         rows = [self._package_row(item, self._row.packages + at) for at, item in enumerate(items, 1)]
         self._connection.execute(package_bytes.insert(), blobs)
         self._connection.execute(package.insert(), rows)
+        for row in rows:
+            self._trail.note("available", **{fact: row[name] for fact, name in _BIRTH_FACTS.items()})
         self._row = replace(self._row, packages=self._row.packages + len(items))
 
     def _package_row(self, item: PackageItem, place: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, bindparam, select
 from ifpp.errors import CustodyError
 from ifpp.model.states import PackageState
 from ifpp.store.schema import package
+from ifpp.store.trail import Trail
 
 _CHANGED = (
     "revision",
@@ -84,8 +85,8 @@ class Step:
     detail: str = ""
 
 
-def take(connection: Connection, steps: Sequence[Step]) -> None:
-    """Take the steps in order; the database checks each and writes its ledger row.
+def take(connection: Connection, trail: Trail, steps: Sequence[Step]) -> None:
+    """Take the steps in order and note them; the database checks each and writes its ledger row.
 
     Raises CustodyError CUSTODY.TRANSITION when a package has moved since it was read; a step that the database
     forbids comes out as its IntegrityError (see `Database.write`).
@@ -99,3 +100,15 @@ def take(connection: Connection, steps: Sequence[Step]) -> None:
     ]
     if connection.execute(_STEP, rows).rowcount != len(rows):
         raise CustodyError("CUSTODY.TRANSITION", "a package moved while it was being settled")
+    for step in steps:
+        trail.note(
+            step.state.lower(),
+            package=step.package_id,
+            revision=step.revision,
+            node=step.node_id,
+            head=step.head_id,
+            attempt=step.attempt_id,
+            event=step.event_id,
+            spent=step.spent,
+            detail=step.detail,
+        )

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as Base64Error
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, exists, select
+from sqlalchemy import Connection, Table, bindparam, exists, or_, select
 
+from ifpp.errors import CustodyError
 from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.ids import Eid
-from ifpp.model.messages import Message, ProfileResult, UnitResultEvent
-from ifpp.model.states import PackageState
+from ifpp.model.messages import Message, ProfileResult, SealProof, UnitResultEvent
+from ifpp.model.states import OPEN_STATES, PackageState
 from ifpp.store import settle
 from ifpp.store.ledger import HELD, Held, Step, held_of, take
 from ifpp.store.records import ReceivedEvent
 from ifpp.store.schema import chip, event_log, ledger, package, package_result, reading, unit_attempt
+from ifpp.store.trail import Trail
 
 MAX_TEXT = 200
 _MAX_INT = 2**53 - 1  # line contract 4.2
@@ -31,14 +35,19 @@ _RESULT = msgspec.json.Decoder(UnitResultEvent)
 _OTHER = msgspec.json.Decoder(Message)
 
 _lock_chips = (
-    select(chip.c.eid)
+    select(chip.c.eid, chip.c.clean_to_ship_at)
     .where(chip.c.eid.in_(bindparam("eids", expanding=True)))
     .order_by(chip.c.eid)
     .with_for_update(key_share=True)
 )
 _lock_packages = (
     select(*HELD)
-    .where(package.c.package_id.in_(bindparam("ids", expanding=True)))
+    .where(
+        or_(
+            package.c.package_id.in_(bindparam("ids", expanding=True)),
+            package.c.eid.in_(bindparam("eids", expanding=True)),
+        )
+    )
     .order_by(package.c.package_id)
     .with_for_update(key_share=True)
 )
@@ -74,13 +83,16 @@ class Result:
 
 @dataclass(slots=True)
 class Plan:
-    """The rows a chunk will write."""
+    """The rows a chunk will write, and the facts of its entries in the audit log."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     sealed: list[dict[str, Any]] = field(default_factory=list)
+    taken: list[dict[str, Any]] = field(default_factory=list)
+    cleared: list[dict[str, Any]] = field(default_factory=list)
+    withheld: list[dict[str, Any]] = field(default_factory=list)
 
 
 # ---- reading one event --------------------------------------------------------------------------------
@@ -119,6 +131,8 @@ def _check_result(document: UnitResultEvent) -> Result:
     for name in ("attempt", "cycle_ms", "load_ms", "handling_ms"):
         if not 0 <= getattr(document, name) <= _MAX_INT:
             raise ValueError(f"{name} is out of range")
+    if document.seal is not None:
+        _check_seal(document.seal, clean_to_ship=document.clean_to_ship)
     ids = [profile.package_id for profile in document.profiles]
     if len(set(ids)) != len(ids):
         raise ValueError("a package stands twice in one result")
@@ -126,6 +140,20 @@ def _check_result(document: UnitResultEvent) -> Result:
         raise ValueError("no transaction_id")
     started, ended = (utc_ms_text(parse_utc(at)) for at in (document.started_at, document.ended_at))
     return Result(document, started, ended, tuple(_pir(profile) for profile in document.profiles))
+
+
+def _check_seal(seal: SealProof, *, clean_to_ship: bool) -> None:
+    """Raises CustodyError CUSTODY.NOT_SEALED when the proof speaks against the claim, ValueError on nonsense."""
+    for name in ("keys_deleted", "keys_remaining"):
+        if not 0 <= getattr(seal, name) <= _MAX_INT:
+            raise ValueError(f"{name} is out of range")
+    if clean_to_ship and (seal.keys_remaining or not seal.fpa_locked or not seal.lpa_answers):
+        facts = (
+            f"{seal.keys_remaining} one-time keys remain",
+            f"factory services {'locked' if seal.fpa_locked else 'open'}",
+            f"field LPA {'answers' if seal.lpa_answers else 'silent'}",
+        )
+        raise CustodyError("CUSTODY.NOT_SEALED", f"called clean to ship, but: {', '.join(facts)}")
 
 
 def _pir(profile: ProfileResult) -> bytes | None:
@@ -142,23 +170,34 @@ def _pir(profile: ProfileResult) -> bytes | None:
 
 @dataclass(slots=True)
 class View:
-    """The packages a chunk speaks of, kept up to date while it is planned, and who was last told to read them."""
+    """The chips a chunk speaks of and their packages, kept up to date while it is planned.
 
-    packages: dict[str, Held]
-    readers: dict[str, str]
+    `readers`: who was last told to read a package from its chip; `clean`: for each known chip, whether it is clean to
+    ship.
+    """
+
+    packages: dict[str, Held] = field(default_factory=dict)
+    of_chip: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    readers: dict[str, str] = field(default_factory=dict)
+    clean: dict[str, bool] = field(default_factory=dict)
 
 
 def look_up(connection: Connection, documents: Sequence[UnitResultEvent]) -> View:
     """Lock and read what the documents speak of: chips first, then packages, as a claim does."""
-    spoken = [document for document in documents if document.profiles]
+    view = View()
+    spoken = [document for document in documents if document.profiles or document.clean_to_ship]
     if not spoken:
-        return View({}, {})
+        return view
     ids = sorted({profile.package_id for document in spoken for profile in document.profiles})
-    connection.execute(_lock_chips, {"eids": sorted({document.unit.eid for document in spoken})})
-    rows = connection.execute(_lock_packages, {"ids": ids})
-    held = {row.package_id: held_of(row) for row in rows}
-    readers = {row.package_id: row.attempt_id for row in connection.execute(_readers, {"ids": ids})}
-    return View(held, readers)
+    eids = sorted({document.unit.eid for document in spoken})
+    for row in connection.execute(_lock_chips, {"eids": eids}):
+        view.clean[row.eid] = row.clean_to_ship_at is not None
+    for row in connection.execute(_lock_packages, {"ids": ids, "eids": eids}):
+        view.packages[row.package_id] = held_of(row)
+        view.of_chip[row.eid].append(row.package_id)
+    for row in connection.execute(_readers, {"ids": ids}):
+        view.readers[row.package_id] = row.attempt_id
+    return view
 
 
 def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | None, at: str) -> None:
@@ -178,9 +217,9 @@ def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | No
                     attempt_id=last.attempt_id,
                 )
         plan.attempts.append(_attempt_row(event, result))
+        plan.taken.append(_taken(event, result.document))
         if result.document.clean_to_ship and result.document.unit.eid:
-            sealed = {"b_eid": result.document.unit.eid, "b_at": result.ended_at, "b_event": event.id}
-            plan.sealed.append(sealed)
+            _clear(plan, view, event, result)
     row = {"node_id": event.node_id, "seq": event.seq, "id": event.id, "schema": event.schema}
     plan.events.append(row | {"body": event.body, "taken_at": at})
 
@@ -216,6 +255,52 @@ def _move(view: View, document: UnitResultEvent, profile: ProfileResult, at: str
             )
         )
     return steps
+
+
+def _taken(event: ReceivedEvent, document: UnitResultEvent) -> dict[str, Any]:
+    return {
+        "node": event.node_id,
+        "seq": event.seq,
+        "event": event.id,
+        "attempt": document.transaction_id,
+        "eid": document.unit.eid,
+        "sn": document.unit.sn,
+        "result": document.result,
+        "sha256": sha256(event.body).hexdigest(),
+    }
+
+
+def _clear(plan: Plan, view: View, event: ReceivedEvent, result: Result) -> None:
+    """The end-of-line gate: call a chip clean to ship once, with proof and with no package open, or say why not."""
+    document = result.document
+    eid = document.unit.eid
+    packages = [view.packages[package_id] for package_id in view.of_chip[eid]]
+    still_open = [f"{held.package_id} is {held.state}" for held in packages if held.state in OPEN_STATES]
+    reason = ""
+    if eid not in view.clean:
+        reason = "the store has no eUICC data for it"
+    elif document.seal is None:
+        reason = "no proof that the chip is sealed"
+    elif still_open:
+        reason = f"package {', '.join(still_open)}"
+    if reason:
+        plan.withheld.append({"eid": eid, "event": event.id, "node": event.node_id, "reason": reason[:MAX_TEXT]})
+    elif not view.clean[eid]:
+        view.clean[eid] = True
+        plan.sealed.append({"b_eid": eid, "b_at": result.ended_at, "b_event": event.id})
+        plan.cleared.append(
+            {
+                "eid": eid,
+                "sn": document.unit.sn,
+                "iccids": sorted(held.iccid for held in packages if held.state is PackageState.INSTALLED),
+                "seal": document.seal,
+                "transaction_id": document.transaction_id,
+                "event": event.id,
+                "node": event.node_id,
+                "head": document.head_id,
+                "sealed_at": result.ended_at,
+            }
+        )
 
 
 def _attempt_row(event: ReceivedEvent, result: Result) -> dict[str, Any]:
@@ -263,7 +348,7 @@ def _result_row(
     }
 
 
-def write(connection: Connection, plan: Plan) -> None:
+def write(connection: Connection, trail: Trail, plan: Plan) -> None:
     """Write a plan with a few bulk statements; what the database refuses comes out as its own error."""
     inserts: Iterable[tuple[Table, list[dict[str, Any]]]] = (
         (event_log, plan.events),
@@ -273,6 +358,12 @@ def write(connection: Connection, plan: Plan) -> None:
     for table, rows in inserts:
         if rows:
             connection.execute(table.insert(), rows)
-    take(connection, plan.steps)
+    for facts in plan.taken:
+        trail.note("result", **facts)
+    take(connection, trail, plan.steps)
     if plan.sealed:
         connection.execute(_seal, plan.sealed)
+    for facts in plan.cleared:
+        trail.note("clean_to_ship", clears=facts["eid"], **facts)
+    for facts in plan.withheld:
+        trail.note("withheld", **facts)

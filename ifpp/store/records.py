@@ -16,6 +16,7 @@ from ifpp.errors import WireError
 from ifpp.model.chip import OneTimeKey
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.messages import Rejected
+from ifpp.wire.audit import Checkpoint, entry_bytes
 
 MAX_SEQ = 2**53 - 1  # line contract 4.2
 MAX_EVENT_BYTES = 256 * 1024
@@ -214,8 +215,37 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WordRow:
+    """What one unit_result said of a package, oldest first; `moved` is false for a late word that changed nothing."""
+
+    node_id: str
+    seq: int
+    head_id: str
+    state: str
+    spent: bool
+    reason: str
+    pir_bytes: int
+    moved: bool
+    ended_at: str
+    taken_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedRow:
+    """That a Profile Loading Report names a package as `state`; acknowledged when somebody said so, else ""."""
+
+    report_id: str
+    smdp_oid: str
+    file: str
+    created_at: str
+    state: str
+    acknowledged_at: str
+    told_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class PackageRow:
-    """One package and its history, oldest step first."""
+    """One package: its steps, what was said of it and where it was reported, each oldest first."""
 
     package_id: str
     iccid: str
@@ -228,12 +258,15 @@ class PackageRow:
     bpp_sha256: str
     state: str
     spent: bool
+    lease_until: str | None
     history: tuple[LedgerRow, ...]
+    words: tuple[WordRow, ...]
+    reports: tuple[ReportedRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One work cycle of one unit, from its unit_result event."""
+    """One work cycle of one unit, from its unit_result event, and when that was taken here."""
 
     node_id: str
     seq: int
@@ -254,6 +287,7 @@ class AttemptRow:
     ended_at: str
     cycle_ms: int
     load_ms: int
+    taken_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,3 +318,78 @@ class ResultRow:
     started_at: str
     ended_at: str
     taken_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRow:
+    """A package that is neither on the shelf nor settled, or one that never can be loaded any more (`stranded`).
+
+    Since when it is so, who has or had it (`node_id`, `head_id`, `attempt_id`), and until when its lease runs.
+    """
+
+    package_id: str
+    eid: str
+    iccid: str
+    sku: str
+    region: str
+    smdp_oid: str
+    state: str
+    since: str
+    node_id: str
+    head_id: str
+    attempt_id: str | None
+    lease_until: str | None
+    detail: str
+    stranded: bool
+
+
+# ---- out: the audit log -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """Where a chain of the audit log ends: `hash` is that of entry `number`."""
+
+    chain_id: str
+    number: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One entry of a chain; `facts` are canonical JSON, `cleared_eid` is set for a clean_to_ship entry only."""
+
+    chain_id: str
+    number: int
+    at: str
+    kind: str
+    facts: bytes
+    hash: bytes
+    cleared_eid: str | None
+
+    def canonical(self) -> bytes:
+        """Return the bytes the hash covers, after the hash of the entry before."""
+        return entry_bytes(self.chain_id, self.number, self.at, self.kind, self.facts)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCheckpoint:
+    """A signature under a chain as it was at entry `number` (r||s, 64 bytes)."""
+
+    chain_id: str
+    number: int
+    hash: bytes
+    at: str
+    key_id: str
+    signature: bytes
+
+    def statement(self, factory_id: str) -> Checkpoint:
+        """Return what was signed."""
+        return Checkpoint(
+            at=self.at,
+            chain=self.chain_id,
+            factory_id=factory_id,
+            hash=self.hash.hex(),
+            key_id=self.key_id,
+            number=self.number,
+        )

@@ -15,7 +15,7 @@ from ifpp.errors import CustodyError, SettingsError
 from ifpp.model.states import PACKAGE_TRANSITIONS, PackageState
 from ifpp.store.schema import IDENTITY, meta, metadata, package_transition
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _CREATE_LOCK = 0x69667070  # "ifpp": PostgreSQL advisory lock while tables are made
 
@@ -32,6 +32,12 @@ _KEPT = (
     "chain",
     "info2",
     "otk",
+    "report",
+    "report_item",
+    "report_ack",
+    "audit_entry",
+    "audit_key",
+    "audit_checkpoint",
 )
 _FORBIDDEN_STEP = (
     "NEW.revision <> OLD.revision + 1 OR NOT EXISTS (SELECT 1 FROM package_transition t "
@@ -50,6 +56,8 @@ _SAY_BIRTH = "a package comes into the books AVAILABLE"
 _SAY_STEP = "this package may not take this step"
 _SAY_IDENTITY = "the identity of a package never changes"
 _SAY_KEPT = "history is neither changed nor deleted"
+_BACKWARDS = "NEW.chain_id <> OLD.chain_id OR NEW.number <= OLD.number"
+_SAY_BACKWARDS = "an audit chain only grows"
 
 
 def _sqlite_rules() -> list[str]:
@@ -64,6 +72,8 @@ def _sqlite_rules() -> list[str]:
         refuse("package_step", "UPDATE", "package", _FORBIDDEN_STEP, _SAY_STEP),
         refuse("package_identity", f"UPDATE OF {', '.join(IDENTITY)}", "package", "", _SAY_IDENTITY),
         refuse("package_kept", "DELETE", "package", "", _SAY_KEPT),
+        refuse("audit_chain_grows", "UPDATE", "audit_chain", _BACKWARDS, _SAY_BACKWARDS),
+        refuse("audit_chain_kept", "DELETE", "audit_chain", "", _SAY_KEPT),
         refuse("package_transition_fixed", "INSERT", "package_transition", "", _SAY_KEPT),
         f"CREATE TRIGGER package_born AFTER INSERT ON package BEGIN {_BIRTH_ENTRY} END",
         f"CREATE TRIGGER package_entry AFTER UPDATE ON package BEGIN {_STEP_ENTRY} END",
@@ -91,6 +101,7 @@ def _postgresql_rules() -> list[str]:
         function("ifpp_step", f"IF {_FORBIDDEN_STEP} THEN {refuse(_SAY_STEP)} END IF;"),
         function("ifpp_identity", refuse(_SAY_IDENTITY)),
         function("ifpp_kept", refuse(_SAY_KEPT)),
+        function("ifpp_grows", f"IF {_BACKWARDS} THEN {refuse(_SAY_BACKWARDS)} END IF;"),
         function("ifpp_born", _BIRTH_ENTRY),
         function("ifpp_entry", _STEP_ENTRY),
         trigger("package_birth", "BEFORE INSERT", "package", "ifpp_birth"),
@@ -98,6 +109,9 @@ def _postgresql_rules() -> list[str]:
         trigger("package_identity", f"BEFORE UPDATE OF {', '.join(IDENTITY)}", "package", "ifpp_identity"),
         trigger("package_kept", "BEFORE DELETE", "package", "ifpp_kept"),
         trigger("package_cut", "BEFORE TRUNCATE", "package", "ifpp_kept", "STATEMENT"),
+        trigger("audit_chain_grows", "BEFORE UPDATE", "audit_chain", "ifpp_grows"),
+        trigger("audit_chain_kept", "BEFORE DELETE", "audit_chain", "ifpp_kept"),
+        trigger("audit_chain_cut", "BEFORE TRUNCATE", "audit_chain", "ifpp_kept", "STATEMENT"),
         trigger("package_transition_fixed", "BEFORE INSERT", "package_transition", "ifpp_kept"),
         trigger("package_born", "AFTER INSERT", "package", "ifpp_born"),
         trigger("package_entry", "AFTER UPDATE", "package", "ifpp_entry"),
@@ -127,8 +141,8 @@ for _dialect, _rules in (("sqlite", _sqlite_rules()), ("postgresql", _postgresql
 def prepare(connection: Connection, created_at: str) -> str:
     """Make the tables of a new database, or check those of an old one; return the factory id.
 
-    Runs in one transaction; two processes may start at once. Raises CustodyError CUSTODY.SCHEMA_NEWER,
-    SettingsError for somebody else's database.
+    Runs in one transaction; two processes may start at once. Raises CustodyError CUSTODY.SCHEMA_NEWER or
+    CUSTODY.SCHEMA_OLDER, SettingsError for somebody else's database.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_LOCK})
@@ -141,7 +155,8 @@ def prepare(connection: Connection, created_at: str) -> str:
     if "schema_version" not in found or "factory_id" not in found:
         raise SettingsError("SETTINGS.INVALID", "this is not a factory database", where=where)
     version = int(found["schema_version"])
-    if version > SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         detail = f"the database has schema version {version}, this ifpp knows {SCHEMA_VERSION}"
-        raise CustodyError("CUSTODY.SCHEMA_NEWER", detail, where=where)
+        code = "CUSTODY.SCHEMA_NEWER" if version > SCHEMA_VERSION else "CUSTODY.SCHEMA_OLDER"
+        raise CustodyError(code, detail, where=where)
     return str(found["factory_id"])

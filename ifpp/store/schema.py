@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from ifpp.model.states import PackageState
+from ifpp.model.states import OPEN_STATES, PackageState
 
 metadata = MetaData(
     naming_convention={
@@ -171,6 +171,9 @@ _available, _claimed = package.c.state == text("'AVAILABLE'"), package.c.state =
 Index("ix_package_available", package.c.sku, package.c.region, sqlite_where=_available, postgresql_where=_available)
 Index("ix_package_claimed", package.c.attempt_id, sqlite_where=_claimed, postgresql_where=_claimed)
 Index("ix_package_lease", package.c.lease_until, sqlite_where=_claimed, postgresql_where=_claimed)
+_open_states = ", ".join(f"'{state}'" for state in OPEN_STATES)
+_open = text(f"state IN ({_open_states})")
+Index("ix_package_open", package.c.state, package.c.changed_at, sqlite_where=_open, postgresql_where=_open)
 
 package_transition = Table(
     "package_transition",
@@ -329,4 +332,81 @@ line_lease = Table(
     _text("owner"),
     Column("epoch", BigInteger, nullable=False),
     _text("expires_at"),
+)
+
+# ---- reports to the SM-DPf --------------------------------------------------------------------------
+
+report = Table(
+    "report",
+    metadata,
+    Column("report_id", Text, primary_key=True),
+    _text("smdp_oid"),
+    _text("file"),
+    _text("sha256"),
+    _text("created_at"),
+    Column("items", Integer, nullable=False),
+)
+
+report_item = Table(
+    "report_item",
+    metadata,
+    Column("report_id", ForeignKey("report.report_id"), primary_key=True),
+    Column("package_id", ForeignKey("package.package_id"), primary_key=True),
+    _text("state"),
+    Index("ix_report_item_package", "package_id"),
+)
+
+# That the SM-DPf has taken a report, as somebody here says.
+report_ack = Table(
+    "report_ack",
+    metadata,
+    Column("report_id", ForeignKey("report.report_id"), primary_key=True),
+    _text("at"),
+    _text("told_by"),
+)
+
+# ---- the audit log: see ifpp.wire.audit -------------------------------------------------------------
+
+# Where each chain ends. Its row is locked by whoever appends.
+audit_chain = Table(
+    "audit_chain",
+    metadata,
+    Column("chain_id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+audit_entry = Table(
+    "audit_entry",
+    metadata,
+    Column("chain_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    _text("at"),
+    _text("kind"),
+    Column("facts", LargeBinary, nullable=False),  # canonical JSON
+    Column("hash", LargeBinary, nullable=False),
+    _text("cleared_eid", null=True),  # of a clean_to_ship entry
+    sqlite_with_rowid=False,
+)
+_clears = audit_entry.c.cleared_eid.is_not(None)
+Index("ix_audit_entry_cleared", audit_entry.c.cleared_eid, unique=True, sqlite_where=_clears, postgresql_where=_clears)
+
+audit_key = Table(
+    "audit_key",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("public", LargeBinary, nullable=False),
+    _text("at"),
+)
+
+audit_checkpoint = Table(
+    "audit_checkpoint",
+    metadata,
+    Column("chain_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    _text("at"),
+    Column("key_id", ForeignKey("audit_key.key_id"), nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    ForeignKeyConstraint(["chain_id", "number"], ["audit_entry.chain_id", "audit_entry.number"]),
 )

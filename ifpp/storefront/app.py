@@ -23,6 +23,7 @@ from ifpp.model.messages import ClaimRequest, Problem, ReleaseNotice, SentNotice
 from ifpp.store.factory import Factory
 
 MAX_BODY_BYTES = 16 * 1024
+_WRITERS = 16
 SWEEP_S = 5.0
 
 _STATUS = {
@@ -59,6 +60,7 @@ def build_app(factory: Factory, clock: Clock, metrics: Metrics | None = None) ->
             web.post(f"/v1/claims/{{attempt_id:{_NAME}}}/release", store.release),
             web.post(f"/v1/packages/{{package_id:{_NAME}}}/sent", store.sent),
             web.get("/v1/packages/{sha256:[0-9a-f]{64}}", store.package),
+            web.get("/v1/units/{eid:[0-9]{32}}/gate", store.gate),
             web.get("/healthz", store.health),
             web.get("/readyz", store.ready),
         ]
@@ -71,7 +73,8 @@ class _Store:
         self._factory = factory
         self._clock = clock
         self._metrics = metrics
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        # Calls that wait together are committed together; more threads than heads of a station gain nothing.
+        self._writer = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
 
     # ---- what stations ask ------------------------------------------------------------------------
@@ -100,6 +103,11 @@ class _Store:
         notice = await _document(request, ReleaseNotice)
         await self._write(lambda: self._factory.release(attempt_id, notice.station_id, self._clock.now()))
         return web.Response(status=204)
+
+    async def gate(self, request: web.Request) -> web.Response:
+        # asked by the MES: always 200 for a known unit, the answer is in the document
+        eid = request.match_info["eid"]
+        return _json(await self._read(lambda: self._factory.unit_gate(eid)))
 
     async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"alive": True})

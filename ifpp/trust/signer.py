@@ -110,7 +110,11 @@ def create_key(path: Path) -> Path:
     secret = private.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     public = path.with_name(path.name + ".pub")
     _write_new(path, secret, 0o600)
-    _write_new(public, private.public_key().public_bytes(_PEM, _SPKI), 0o644)
+    try:
+        _write_new(public, private.public_key().public_bytes(_PEM, _SPKI), 0o644)
+    except CustodyError:
+        path.unlink()
+        raise
     return public
 
 

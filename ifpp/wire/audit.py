@@ -32,7 +32,15 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 ChainId = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_.-]{1,64}\Z")]
 
-_sorted = msgspec.json.Encoder(order="sorted")
+
+def _plain(value: object) -> str:
+    """Write an Eid or Iccid as the text it is."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} in an audit entry")
+
+
+_sorted = msgspec.json.Encoder(order="sorted", enc_hook=_plain)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

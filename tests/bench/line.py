@@ -9,7 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ifpp.model.clock import parse_utc
 from ifpp.sim.template import build_template
+from ifpp.store.factory import Factory
 
 
 def demo_figures(
@@ -29,4 +31,15 @@ def demo_figures(
         command = [sys.executable, "-m", "ifpp", "demo", *options, "--json", str(out), "--keep", f"{folder}/run"]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True, timeout=600)
         document: dict[str, Any] = json.loads(out.read_bytes())
-        return document
+        return document | {"steady_units_per_hour": _steady(Path(folder) / "run" / "factory.db", heads)}
+
+
+def _steady(database: Path, heads: int) -> float:
+    """Units an hour between the first and the last finished unit of every head: without the line's start and end."""
+    factory = Factory.open(f"sqlite:///{database}")
+    try:
+        ended = sorted(parse_utc(row.ended_at) for row in factory.units(limit=100_000))
+    finally:
+        factory.close()
+    middle = ended[heads - 1 : len(ended) - heads + 1]
+    return 3600 * (len(middle) - 1) / (middle[-1] - middle[0]).total_seconds()

@@ -88,7 +88,7 @@ async def _run(folder: Path) -> bool:
         'enterprise = "bench"\nsite = "site"\narea = "area"\nline = "L1"\n'
         f"[broker]\nport = {broker.port}\n[store]\ndatabase = 'sqlite:///factory.db'\n"
     )
-    children = Children(folder / "logs")
+    children = Children(folder / "logs", lambda _name: [sys.executable, "-m", "ifpp"])
     try:
         supervisor = await children.start_ifpp("supervisor", "supervisor", "run", "--config", str(site))
         await supervisor.wait_ready()

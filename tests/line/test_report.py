@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ifpp.errors import CustodyError
+from ifpp.errors import CustodyError, ServiceError
 from ifpp.line.report import Report, write_reports
 from ifpp.store.records import ReceivedEvent
 from ifpp.wire.documents import ReportItem, read_report
@@ -83,3 +83,30 @@ def test_a_folder_that_cannot_be_made_is_named(factory: GatedFactory, tmp_path: 
     (tmp_path / "file").touch()
     with pytest.raises(CustodyError, match=r"FILE\.WRITE"):
         written(factory, tmp_path / "file" / "reports")
+
+
+def test_a_written_report_is_in_the_books(factory: GatedFactory, tmp_path: Path) -> None:
+    stock(factory, 2)
+    settle(factory, 1, "INSTALLED", spent=True, pir=PIR)
+    (report,) = written(factory, tmp_path)
+    unit = factory.unit(eid_of(1))
+    assert unit is not None
+    (booked,) = unit.packages[0].reports
+    assert (booked.file, booked.state, booked.acknowledged_at) == (report.path.name, "INSTALLED", "")
+    assert booked.report_id in report.path.name
+
+
+def test_a_report_that_cannot_be_booked_does_not_stay(
+    factory: GatedFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody can find again must not be sent."""
+    stock(factory, 1)
+    settle(factory, 1, "INSTALLED", spent=True, pir=PIR)
+
+    def away(*_arguments: object) -> None:
+        raise ServiceError("DATABASE.UNREACHABLE", "gone")
+
+    monkeypatch.setattr(factory, "add_report", away)
+    with pytest.raises(ServiceError):
+        written(factory, tmp_path / "reports")
+    assert list((tmp_path / "reports").iterdir()) == []

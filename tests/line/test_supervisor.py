@@ -15,6 +15,7 @@ from ifpp.errors import ServiceError
 from ifpp.line import supervisor as supervisor_module
 from ifpp.model.clock import SystemClock
 from ifpp.model.messages import Online
+from ifpp.trust.signer import SoftwareSigner, create_key
 from tests.bus.node import TOPICS, until
 from tests.line.world import (
     JOB,
@@ -332,3 +333,39 @@ async def test_the_books_become_gauges_and_the_line_document(tmp_path: Path, fac
         assert supervisor.metrics.value("ifpp_packages", **labels, state="FAILED") == 1
         assert supervisor.metrics.value("ifpp_packages", **labels, state="AVAILABLE") == 1
         assert supervisor.value("ifpp_line_units", verdict="passed") == 1
+
+
+async def test_the_oldest_open_package_has_an_age(tmp_path: Path, factory: GatedFactory) -> None:
+    stock(factory, 1)
+    async with line(tmp_path, factory) as (_, supervisor, station):
+        await until(lambda: "ifpp_open_package_oldest_seconds" in supervisor.metrics.text().decode())
+        assert supervisor.metrics.value("ifpp_open_package_oldest_seconds", state="SENT") == 0
+        package = send_package(factory, 1, "attempt-1")
+        await until(lambda: supervisor.metrics.value("ifpp_open_package_oldest_seconds", state="SENT") > 0)
+        done = profile_result(package, "INSTALLED", spent=True, pir=b"pir")
+        station.outbox[1] = unit_result("st01", 1, eid_of(1), done)
+        await station.send(1, name="unit_result")
+        await until(lambda: supervisor.metrics.value("ifpp_open_package_oldest_seconds", state="SENT") == 0)
+
+
+async def test_a_supervisor_with_a_key_signs_what_it_takes(tmp_path: Path, factory: GatedFactory) -> None:
+    stock(factory, 1)
+    create_key(tmp_path / "audit.key")
+    package = send_package(factory, 1, "attempt-1")
+    signer = SoftwareSigner.load(tmp_path / "audit.key")
+    async with (
+        running(tmp_path) as broker,
+        supervised(site_at(broker.port), factory, signer=signer) as supervisor,
+        Station(broker.port).up() as station,
+    ):
+        station.outbox[1] = unit_result(
+            "st01", 1, eid_of(1), profile_result(package, "INSTALLED", spent=True, pir=b"pir")
+        )
+        await station.send(1, name="unit_result")
+        await until(lambda: factory.unit_gate(eid_of(1)).signed)
+        assert supervisor.metrics.value("ifpp_audit_unsigned_entries", chain="factory") >= 0
+    with factory.audit_log() as log:
+        (head,) = log.heads()
+        last = log.last_checkpoint("factory")
+    assert last is not None
+    assert last.number == head.number, "the last act of a supervisor is a signature under everything"

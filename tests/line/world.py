@@ -33,12 +33,14 @@ from ifpp.model.messages import (
     Product,
     ProfileResult,
     Recipe,
+    SealProof,
     UnitRef,
     UnitResultEvent,
 )
 from ifpp.settings import Broker, Site, Supervisor
 from ifpp.store.factory import Factory
 from ifpp.store.records import ChipItem, PackageItem, ReceivedEvent, TakeResult
+from ifpp.trust.signer import Signer
 from tests.bus.node import TOPICS, Node, until
 from tests.real.mosquitto import running
 
@@ -188,6 +190,7 @@ def unit_result(sender: str, number: int, /, eid: str, *profiles: ProfileResult,
         outcome_class="PASS" if result == "PASS" else "PRODUCT",
         disposition="CONTINUE",
         clean_to_ship=result == "PASS",
+        seal=SEALED if result == "PASS" else None,
         started_at=utc_ms_text(now),
         ended_at=utc_ms_text(now),
         cycle_ms=10,
@@ -199,6 +202,7 @@ def unit_result(sender: str, number: int, /, eid: str, *profiles: ProfileResult,
 
 
 SMDP = "2.999.10"
+SEALED = SealProof(keys_deleted=0, keys_remaining=0, fpa_locked=True, lpa_answers=True)
 
 
 def eid_of(number: int) -> Eid:
@@ -276,7 +280,7 @@ def profile_result(
 class Running:
     """A supervisor under test."""
 
-    def __init__(self, site: Site, factory: Factory, limits: Limits = USUAL) -> None:
+    def __init__(self, site: Site, factory: Factory, limits: Limits = USUAL, signer: Signer | None = None) -> None:
         self.metrics = Metrics(Role.SUPERVISOR, line="L1")
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
@@ -288,6 +292,7 @@ class Running:
                 clock=SystemClock(),
                 stop=self.stop,
                 ready=self.ready.set,
+                signer=signer,
                 limits=limits,
             ),
             name="supervisor",
@@ -302,9 +307,11 @@ class Running:
 
 
 @asynccontextmanager
-async def supervised(site: Site, factory: Factory, limits: Limits = USUAL) -> AsyncIterator[Running]:
+async def supervised(
+    site: Site, factory: Factory, limits: Limits = USUAL, signer: Signer | None = None
+) -> AsyncIterator[Running]:
     """A supervisor that is there and connected for the block."""
-    running = Running(site, factory, limits)
+    running = Running(site, factory, limits, signer)
     try:
         await until(lambda: running.ready.is_set() or running.task.done())
         yield running

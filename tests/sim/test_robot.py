@@ -75,6 +75,22 @@ async def test_a_unit_may_pass_at_a_later_seating() -> None:
     assert [each.record()["lamps"] for each in (one, two)] == [["reseat", "hold", "pass"], ["pass"]]
 
 
+async def test_a_unit_its_head_does_not_know_of_is_seated_again() -> None:
+    """It fell out, and the station that had it is gone: the next one shows an empty head."""
+    one, slot = unit(), Slot("h01")
+    robot = asyncio.create_task(Robot({"h01": slot}, [one]).run())
+    await until(lambda: slot.seated)
+    slot.show(Lamp.OFF)
+    slot.unseat()
+    await asyncio.sleep(0.01)
+    assert one.lamps == []
+    slot.show(Lamp.OFF)
+    await until(lambda: slot.seated)
+    slot.show(Lamp.PASS)
+    await asyncio.wait_for(robot, 5)
+    assert (one.lamps, one.bin) == ([Lamp.OFF, Lamp.PASS], "pass")
+
+
 async def test_a_dead_chip_has_no_atr() -> None:
     assert await feed([unit({"class": "dead"}), unit()], [Lamp.FAIL, Lamp.PASS]) == [False, True]
 

@@ -237,6 +237,23 @@ async def test_contact_lost_for_one_seating() -> None:
         assert profiles == []
 
 
+async def test_contact_can_be_lost_from_now_on() -> None:
+    async with stand() as s:
+        s.slot.seat(new_bench().card)
+        await s.told(ON)
+        for _ in range(3):
+            assert await s.ask(OPEN_CHANNEL)
+        s.slot.plan(Cut(at=2, stays=True))
+        assert s.slot.cut_planned
+        assert await s.ask(OPEN_CHANNEL)
+        assert await s.ask(OPEN_CHANNEL) == b""
+        assert (s.slot.losses, s.slot.cut_planned, s.slot.seated) == (1, False, True)
+        s.slot.plan(Cut(at=1))
+        s.slot.plan(None)
+        await s.told(ON)
+        assert await s.ask(OPEN_CHANNEL)
+
+
 async def test_power_dip_in_the_same_seating() -> None:
     bench = new_bench()
     async with stand() as s:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from ifpp.errors import CardError, IfppError, ServiceError, SupplyError, TransportError, VerificationError
 from ifpp.fpa.load import Verdict
-from ifpp.model.messages import ClaimedPackage, Job, Product, Recipe
+from ifpp.model.messages import ClaimedPackage, Job, Product, Recipe, SealProof, UnitResultEvent
 from ifpp.model.states import Disposition, Lamp, OutcomeClass, PackageState, UnitResult
-from ifpp.station.attempt import Attempt
+from ifpp.station.attempt import Attempt, under_way
 from tests.clock import START
 
 JOB = Job(
@@ -26,12 +27,13 @@ PACKAGE = ClaimedPackage(
     bytes=10,
     prepare_download_b64="",
 )
+PROOF = SealProof(keys_deleted=1, keys_remaining=0, fpa_locked=True, lpa_answers=True)
 INSTALLED = Verdict(PackageState.INSTALLED, spent=True, fault=None, pir=None)
 
 
 def ended(fault: IfppError | None, *verdicts: Verdict, seatings: int = 1, sealed: bool = False) -> Attempt:
     attempt = Attempt("a1", "h01", JOB, START, 0.0, seatings=seatings)
-    attempt.fault, attempt.sealed = fault, sealed
+    attempt.fault, attempt.seal = fault, PROOF if sealed else None
     attempt.loads = [(PACKAGE, verdict) for verdict in verdicts]
     return attempt
 
@@ -74,3 +76,49 @@ def test_the_event_tells_what_was_proven() -> None:
     assert event.defects[0].code == "EUICC.LOAD_REFUSED"
     assert (event.cycle_ms, event.load_ms, event.handling_ms) == (100, 40, 60)
     assert event.seq is None
+
+
+def test_clean_to_ship_needs_the_proof_and_tells_it() -> None:
+    for sealed, clean in ((True, True), (False, False)):
+        event = ended(None, INSTALLED, sealed=sealed).event(
+            station_id="st01", boot_id="b", now=START, now_s=0.1, reseats=2
+        )
+        assert event.clean_to_ship is clean
+        assert event.seal == (PROOF if sealed else None)
+
+
+def test_a_later_word_on_a_package_takes_the_place_of_the_earlier() -> None:
+    attempt = ended(None)
+    attempt.conclude(PACKAGE, under_way(PACKAGE.iccid))
+    before = attempt.loads
+    attempt.conclude(PACKAGE, INSTALLED)
+    assert attempt.loads == [(PACKAGE, INSTALLED)]
+    assert [verdict.state for _, verdict in before] == [PackageState.UNKNOWN]  # a list kept before is as it was
+
+
+def test_the_will_of_an_attempt_never_calls_it_good() -> None:
+    """Whatever was achieved: a process that died did not bring the unit to its end."""
+    attempt = ended(None, INSTALLED, sealed=True)
+    attempt.eid = "eid"
+    will = msgspec.json.decode(attempt.will(station_id="st01", boot_id="b", now=START, now_s=0.1), type=UnitResultEvent)
+    assert (will.result, will.outcome_class, will.disposition) == ("ERROR", "AMBIGUOUS", "HOLD")
+    assert (will.clean_to_ship, will.seal) == (False, None)
+    assert [row.package_state for row in will.profiles] == ["INSTALLED"]
+    assert will.defects[0].code == "STATION.DIED"
+    assert attempt.fault is None  # the attempt itself goes on
+
+
+@pytest.mark.parametrize(
+    ("attempt", "held", "judged", "finished"),
+    [
+        (ended(None, INSTALLED, sealed=True), False, True, True),
+        (ended(SupplyError("UNIT.ALREADY_LOADED", "done")), False, True, True),
+        (ended(REFUSED, Verdict(PackageState.FAILED, True, REFUSED, None)), False, True, False),
+        (ended(LOST), False, False, False),
+        (ended(LOST, Verdict(PackageState.UNKNOWN, False, LOST, None)), True, False, False),
+        (ended(SupplyError("BPP.TAKEN", "other head")), False, False, False),
+    ],
+)
+def test_what_an_end_means_for_holding_the_unit(attempt: Attempt, held: bool, judged: bool, finished: bool) -> None:
+    closed = attempt.closed([])
+    assert (closed.hold is not None, closed.judged, closed.finished) == (held, judged, finished)

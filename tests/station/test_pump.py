@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from ifpp.errors import ServiceError
+from ifpp.errors import CustodyError, ServiceError
 from ifpp.model.messages import Ack, Rejected
 from ifpp.settings import Outbox
-from ifpp.station.journal import Journal, OutboxRow
+from ifpp.station.journal import Journal
 from ifpp.station.pump import Pump
+from ifpp.station.records import OutboxRow
 from tests.clock import FakeClock
-from tests.station.test_journal import event
+from tests.station.conftest import Logged
+from tests.station.records import event
+
+OUTBOX = Outbox(max_unacked=4, resend_s=5, resend_max_s=20)
 
 
 class Broker:
@@ -35,17 +40,20 @@ class Bench:
         self.journal = journal
         self.clock = clock
         self.broker = Broker()
-        self.pump = Pump(journal, self.broker.send, Outbox(max_unacked=4, resend_s=5, resend_max_s=20), clock)
+        self.pump = Pump(journal, self.broker.send, OUTBOX, clock, node_id="st01")
 
     async def store(self, *numbers: int) -> None:
         for number in numbers:
-            await asyncio.wrap_future(self.journal.events([("state_changed", event(number))]))
+            await asyncio.wrap_future(self.journal.events([("state_changed", event(number))]).stored)
         self.pump.wake()
 
-    async def ack(self, through: int, *rejected: Rejected, epoch: int = 1) -> None:
+    async def ack(self, through: int, *rejected: Rejected, epoch: int = 1, node_id: str = "st01") -> None:
         await self.pump.acknowledge(
-            Ack(schema="ack/1.0", ts="", node_id="st01", epoch=epoch, through=through, rejected=list(rejected))
+            Ack(schema="ack/1.0", ts="", node_id=node_id, epoch=epoch, through=through, rejected=list(rejected))
         )
+
+    async def waiting(self) -> int:
+        return (await asyncio.wrap_future(self.journal.depth())).count
 
     async def settle(self) -> list[int]:
         """Let the pump do what it can; return and forget what it sent."""
@@ -128,7 +136,7 @@ async def test_a_rejected_event_does_not_hold_up_the_others(bench: Bench) -> Non
     bench.clock.advance(60)
     bench.pump.wake()
     assert await bench.settle() == []
-    assert (await asyncio.wrap_future(bench.journal.depth())).count == 0
+    assert await bench.waiting() == 0
 
 
 async def test_a_wrong_acknowledgement_is_refused_and_nothing_is_closed(bench: Bench) -> None:
@@ -136,7 +144,71 @@ async def test_a_wrong_acknowledgement_is_refused_and_nothing_is_closed(bench: B
     await bench.store(1)
     assert await bench.settle() == [1]
     await bench.ack(99)
-    assert (await asyncio.wrap_future(bench.journal.depth())).count == 1
+    assert await bench.waiting() == 1
+
+
+async def test_an_acknowledgement_for_another_station_changes_nothing(bench: Bench, logged: Logged) -> None:
+    bench.pump.connected(yes=True)
+    await bench.store(1)
+    assert await bench.settle() == [1]
+    poison = Rejected(seq=1, id="event-1", code="CUSTODY.EVENT_REFUSED", text="poison")
+    await bench.ack(1, poison, node_id="st02")
+    assert await bench.waiting() == 1
+    assert [entry["code"] for entry in logged("acknowledgement refused")] == ["CUSTODY.ACK_REFUSED"]
+    await bench.ack(1)
+    assert await bench.waiting() == 0
+
+
+async def test_an_acknowledgement_of_a_replaced_supervisor_changes_nothing(bench: Bench, logged: Logged) -> None:
+    bench.pump.connected(yes=True)
+    bench.pump.epoch(3)
+    await bench.store(1, 2)
+    await bench.settle()
+    await bench.ack(1, epoch=2)
+    assert await bench.waiting() == 2
+    (entry,) = logged("acknowledgement refused")
+    assert entry["code"] == "CUSTODY.ACK_REFUSED"
+    assert "epoch 3" in str(entry["detail"])
+    bench.pump.epoch(2)  # its retained birth comes late: it is not heard either
+    await bench.ack(1, epoch=2)
+    assert await bench.waiting() == 2
+    await bench.ack(2, epoch=3)
+    assert await bench.waiting() == 0
+
+
+async def test_an_acknowledgement_makes_its_epoch_known(bench: Bench) -> None:
+    bench.pump.connected(yes=True)
+    await bench.store(1, 2)
+    await bench.settle()
+    await bench.ack(1, epoch=5)
+    await bench.ack(2, epoch=4)
+    assert await bench.waiting() == 1
+
+
+async def test_a_refused_acknowledgement_sends_nothing_early_and_keeps_the_window(bench: Bench) -> None:
+    bench.pump.connected(yes=True)
+    await bench.store(1, 2, 3, 4, 5)
+    assert await bench.settle() == [1, 2, 3, 4]
+    await bench.ack(4, node_id="st02")
+    assert await bench.settle() == []
+    await bench.ack(1)
+    assert await bench.settle() == [5]
+
+
+async def test_the_pump_outlives_a_journal_that_cannot_be_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.pump.connected(yes=True)
+
+    def broken(after_seq: int, limit: int) -> Future[list[OutboxRow]]:
+        failed: Future[list[OutboxRow]] = Future()
+        failed.set_exception(CustodyError("JOURNAL.WRITE", "cannot be read"))
+        return failed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.journal, "unacked", broken)
+        await bench.store(1)
+        assert await bench.settle() == []
+    bench.pump.wake()
+    assert await bench.settle() == [1]
 
 
 async def test_a_broker_that_goes_away_in_the_middle_loses_nothing(bench: Bench) -> None:

@@ -145,7 +145,7 @@ def test_the_audit_finds_what_was_tampered_with(factory: Factory, url: str) -> N
         )
         connection.execute("DELETE FROM ledger WHERE package_id = '000002-0000002'")
         connection.execute("UPDATE ledger SET from_state = 'SENT' WHERE package_id = '000002-0000003'")
-    found = factory.audit()
+    found = [line for line in factory.audit() if "audit log" not in line]
     assert len(found) == 3
     for number, sentence in enumerate(("does not join", "0 ledger rows", "does not join"), 1):
         assert any(f"000002-000000{number}" in line and sentence in line for line in found)

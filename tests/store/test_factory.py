@@ -15,6 +15,7 @@ import pytest
 
 from ifpp.errors import CustodyError, ServiceError, SettingsError
 from ifpp.store.factory import Factory
+from ifpp.store.rules import SCHEMA_VERSION
 from tests.clock import START
 from tests.real import postgres
 from tests.store.raw import raw
@@ -45,11 +46,14 @@ def test_many_processes_may_open_a_new_database_at_once(url: str) -> None:
         factory.close()
 
 
-def test_a_newer_schema_is_refused(url: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "code"), [(SCHEMA_VERSION + 1, "SCHEMA_NEWER"), (SCHEMA_VERSION - 1, "SCHEMA_OLDER")]
+)
+def test_another_schema_is_refused(url: str, version: int, code: str) -> None:
     Factory.open(url).close()
     with raw(url) as connection:
-        connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
-    with pytest.raises(CustodyError, match=r"CUSTODY\.SCHEMA_NEWER"):
+        connection.execute(f"UPDATE meta SET value = '{version}' WHERE key = 'schema_version'")  # noqa: S608
+    with pytest.raises(CustodyError, match=rf"CUSTODY\.{code}"):
         Factory.open(url)
 
 
@@ -151,6 +155,7 @@ def test_a_server_that_crashes_comes_back_with_everything_committed() -> None:
 _VICTIM = """
 import sys
 from ifpp.store.factory import Factory
+from ifpp.store.rules import SCHEMA_VERSION
 from tests.clock import START
 from tests.store.world import request
 factory = Factory.open(sys.argv[1])

@@ -21,6 +21,7 @@ from ifpp.model.messages import (
     Product,
     ProfileResult,
     Recipe,
+    SealProof,
     UnitRef,
     UnitResultEvent,
 )
@@ -29,6 +30,7 @@ from ifpp.store.records import ChipItem, PackageItem, ReceivedEvent, TakeResult
 from tests.clock import START
 
 SKU, REGION, SMDP = "TRACKER-2", "EU", "2.999.10"
+SEALED = SealProof(keys_deleted=1, keys_remaining=0, fpa_locked=True, lpa_answers=True)
 _serial = count(1)
 
 
@@ -178,6 +180,7 @@ class Node:
             outcome_class="PASS" if passed else "PRODUCT",
             disposition="CONTINUE",
             clean_to_ship=passed,
+            seal=SEALED if passed else None,
             started_at=utc_ms_text(later(self.seq)),
             ended_at=utc_ms_text(later(self.seq + 5)),
             cycle_ms=5000,

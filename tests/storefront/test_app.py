@@ -15,11 +15,11 @@ import pytest
 
 from ifpp.errors import FAULTS
 from ifpp.metrics import Metrics
-from ifpp.model.messages import Problem
+from ifpp.model.messages import Problem, UnitGate
 from ifpp.store.factory import Factory
 from ifpp.storefront.app import MAX_BODY_BYTES, SWEEP_S
 from tests.clock import FakeClock
-from tests.store.world import Node, outcome, package_item, request, states, stock, take_one
+from tests.store.world import Node, eid, outcome, package_item, request, states, stock, take_one
 
 
 async def ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
@@ -174,3 +174,20 @@ async def test_answers_are_measured(factory: Factory, metrics: Metrics, url: str
     for operation, status in (("claim", "200"), ("claim", "404"), ("unknown", "404")):
         count = metrics.value("ifpp_store_request_seconds_count", operation=operation, status=status)
         assert (operation, status, count) == (operation, status, 1.0)
+
+
+async def test_the_gate_answers_the_mes(factory: Factory, url: str) -> None:
+    stock(factory, 1)
+    path = f"/v1/units/{eid(1)}/gate"
+    status, body = await ask(url, "GET", path)
+    before = msgspec.json.decode(body, type=UnitGate)
+    assert (status, before.clean_to_ship, before.code) == (200, False, "GATE.NOT_SEALED")
+    factory.claim(request(1, "a"), FakeClock().now())
+    take_one(factory, Node().result(1, "a", [outcome(1, 0, "INSTALLED", package_id="000002-0000001")]))
+    status, body = await ask(url, "GET", path)
+    after = msgspec.json.decode(body, type=UnitGate)
+    assert (status, after.clean_to_ship, after.signed) == (200, True, False)
+    assert after.proof is not None
+    assert after.proof.entry["facts"]["eid"] == eid(1)
+    assert await problem(url, "GET", f"/v1/units/{eid(9)}/gate") == (404, "EID.UNKNOWN")
+    assert await problem(url, "GET", "/v1/units/xyz/gate") == (404, "STORE.REFUSED")

@@ -1,0 +1,203 @@
+"""The processes of one line on one machine, every one real, every chip simulated: each is started on its own.
+
+The broker, the store and the supervisor serve the loopback on ports that stay theirs, so any of them may end and be
+started again; so may a station. Chips and robots are the physical world: they are started once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from ifpp.bus.broker import BrokerKind, DemoBroker, free_port, start_demo_broker
+from ifpp.errors import IntakeError, ServiceError
+from ifpp.model.clock import SystemClock
+from ifpp.roles.children import Child, Children
+from ifpp.sim.world import WorldSummary
+from ifpp.trust.signer import create_key
+
+LINE = "L1"
+STORE, SUPERVISOR = "store", "supervisor"
+_SETTLE_S = 60.0
+
+
+class FactoryFloor:
+    """One line in `folder`: stations `stations` with `heads` heads each; a chip takes `apdu_ms` for a command.
+
+    `supervisor_extra` are lines for the table [supervisor] of the site, `station_extra` tables for each station.
+    """
+
+    supervisor_extra = ""
+    station_extra = ""
+
+    def __init__(
+        self, folder: Path, stations: Sequence[str], *, heads: int, apdu_ms: float, broker: BrokerKind | None
+    ) -> None:
+        self.folder = folder
+        self.stations = list(stations)
+        self.heads = heads
+        self.apdu_ms = apdu_ms
+        self.children = Children(folder / "logs", self.command)
+        self.fleets: dict[str, Child] = {}
+        self.broker: DemoBroker | None = None
+        self._broker_kind = broker
+        self._broker_port = free_port()
+        self._site_file = folder / "config" / "site.toml"
+
+    def command(self, _name: str) -> list[str]:
+        """Return the words that start ifpp for a process of this name."""
+        return [sys.executable, "-m", "ifpp"]
+
+    def journal(self, station: str) -> Path:
+        """Where a station keeps its journal."""
+        return self.folder / "stations" / f"{station}.journal.db"
+
+    @property
+    def database(self) -> str:
+        """The URL of the factory database."""
+        return f"sqlite:///{self.folder.resolve() / 'factory.db'}"
+
+    # ---- beginning and end ------------------------------------------------------------------------
+
+    async def open(self, world: WorldSummary) -> None:
+        """Start everything else in order once the broker runs; returns when all serve. `close` also when it raises."""
+        self._write_site(world, free_port())
+        await self._import(world)
+        for station in self.stations:
+            self.fleets[station] = await self.start_fleet(world, station)
+        services = [await self.start(STORE), await self.start(SUPERVISOR)]
+        await asyncio.gather(*(child.wait_ready() for child in [*self.fleets.values(), *services]))
+        stations = []
+        for station in self.stations:
+            self._write_station(station, self.fleets[station].facts["ports"][station])
+            stations.append(await self.start(station))
+        await asyncio.gather(*(child.wait_ready() for child in stations))
+
+    async def close(self) -> None:
+        """End everything that runs, the newest first, the broker last."""
+        await self.children.stop_all()
+        if self.broker is not None:
+            await self.broker.stop()
+
+    async def start(self, name: str) -> Child:
+        """Start the store, the supervisor or a station, for the first time or again; it is not ready yet."""
+        arguments = {STORE: ["store", "serve"], SUPERVISOR: ["supervisor", "run"]}.get(name)
+        if arguments is None:
+            arguments = ["station", "run", str(self._station_file(name))]
+        return await self.children.start_ifpp(name, *arguments, *self._config)
+
+    async def start_broker(self) -> DemoBroker:
+        """Start the broker, for the first time or again; returns when it accepts connections."""
+        folder, clock = self.folder / "broker", SystemClock()
+        self.broker = await start_demo_broker(folder, self._broker_port, clock, kind=self._broker_kind)
+        return self.broker
+
+    async def start_fleet(self, world: WorldSummary, station: str) -> Child:
+        """Start chips and robot of one station; what became of them is written to `fleet-<station>.json`."""
+        return await self.children.start_ifpp(
+            f"fleet-{station}",
+            *("sim", "fleet", str(world.directory), "--station", station, "--heads", str(self.heads)),
+            *("--apdu-ms", str(self.apdu_ms), "--out", str(self.fleet_file(station))),
+        )
+
+    def fleet_file(self, station: str) -> Path:
+        """Where the fleet of a station writes what became of its units."""
+        return self.folder / f"fleet-{station}.json"
+
+    async def _import(self, world: WorldSummary) -> None:
+        files = map(str, [world.esed, *world.deliveries, *world.job_orders])
+        child = await self.children.start_ifpp("import", "store", "import", *files, *self._config)
+        if await child.process.wait():
+            raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
+
+    # ---- while it runs ----------------------------------------------------------------------------
+
+    async def settled(self, wait_s: float = _SETTLE_S) -> None:
+        """Wait until every station's outbox is empty: the supervisor has acknowledged all there is.
+
+        Raises ServiceError HOST.TIMEOUT.
+        """
+        end = time.monotonic() + wait_s
+        for station in self.stations:
+            child = self.children[station]
+            while outbox_depth(await self.metrics(child)):
+                if time.monotonic() > end:
+                    detail = f"{station} still has unacknowledged events"
+                    raise ServiceError("HOST.TIMEOUT", detail, where=str(child.log))
+                await asyncio.sleep(0.2)
+
+    async def metrics(self, child: Child) -> str:
+        """Scrape a process and keep the answer beside its log."""
+        text = await asyncio.to_thread(scrape, int(child.facts["metrics_port"]))
+        child.log.with_suffix(".prom").write_text(text, encoding="utf-8")
+        return text
+
+    async def write_reports(self) -> Path:
+        """Write the Profile Loading Reports; returns their folder."""
+        folder = self.folder / "reports"
+        child = await self.children.start_ifpp("report", "report", "plr", str(folder), *self._config)
+        if await child.process.wait():
+            raise child.death("the Profile Loading Reports could not be written")
+        return folder
+
+    # ---- settings ---------------------------------------------------------------------------------
+
+    @property
+    def _config(self) -> list[str]:
+        return ["--config", str(self._site_file)]
+
+    def _station_file(self, station: str) -> Path:
+        return self.folder / "stations" / f"{station}.toml"
+
+    def _write_site(self, world: WorldSummary, store_port: int) -> None:
+        trust = self._site_file.parent / "trust"
+        trust.mkdir(parents=True)
+        shutil.copy(world.ci, trust / "ci.der")
+        create_key(self._site_file.parent / "audit.key")
+        self._site_file.write_text(
+            f"""enterprise = "demo"
+site = "laptop"
+area = "hall"
+line = "{LINE}"
+
+[broker]
+port = {self._broker_port}
+
+[store]
+url = "http://127.0.0.1:{store_port}"
+port = {store_port}
+database = "{self.database}"
+
+[trust]
+roots = "trust"
+
+[supervisor]
+signing_key = "audit.key"
+{self.supervisor_extra}""",
+            encoding="utf-8",
+        )
+
+    def _write_station(self, station: str, ports: dict[str, int]) -> None:
+        path, journal = self._station_file(station), self.journal(station)
+        for folder in (path.parent, journal.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        heads = "".join(f'\n[heads.{head}]\nport = "tcp://127.0.0.1:{port}"\n' for head, port in ports.items())
+        text = f'id = "{station}"\njournal = "{journal.resolve()}"\n{heads}{self.station_extra}'
+        path.write_text(text, encoding="utf-8")
+
+
+def scrape(metrics_port: int) -> str:
+    """Read the metrics of a process of ours."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as answer:
+        return str(answer.read(), "utf-8")
+
+
+def outbox_depth(metrics: str) -> int:
+    """Events of a station that wait for their acknowledgement, by its own metrics."""
+    lines = (line for line in metrics.splitlines() if line.startswith("ifpp_outbox_depth{"))
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)

@@ -1,0 +1,292 @@
+"""One work cycle of one unit: read the chip, claim, settle what is open, load, verify, seal. Knows no lamp."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ifpp import metrics as series
+from ifpp.errors import (
+    CardError,
+    CustodyError,
+    IfppError,
+    Retry,
+    ServiceError,
+    SupplyError,
+    TransportError,
+    VerificationError,
+)
+from ifpp.fpa.chip import Chip, Identity, is_locked
+from ifpp.fpa.load import Order, Verdict, load, preflight, prepare, read_back, require_listed
+from ifpp.fpa.seal import seal
+from ifpp.fpa.settle import settle
+from ifpp.hw.owner import Owner
+from ifpp.log import get_logger
+from ifpp.model.clock import pause
+from ifpp.model.ids import Eid, Iccid
+from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, SealProof
+from ifpp.model.states import PackageState, Phase
+from ifpp.station.attempt import Attempt, settled, under_way
+from ifpp.station.board import CODE_NO_HOST, CODE_REGULAR_WORK
+from ifpp.station.edges import Edge
+from ifpp.station.floor import Floor
+from ifpp.station.records import SentPackage
+from ifpp.trust.chain import EuiccKey
+from ifpp.wire.bpp import parse_bpp
+from ifpp.wire.fpx import parse_prepare_download
+
+log = get_logger("station.cycle")
+
+
+class Enter(Protocol):
+    """Shows on the board where a head is."""
+
+    def __call__(self, phase: Phase, code: int, *, reason: str = "") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What the store holds for one chip: the claim, and each package that may have to be sent, ready to send."""
+
+    claim: Claim
+    orders: dict[str, Order]
+
+
+class Cycle:
+    """Takes units of one head through their work, one after another; what it learns stands in the attempt."""
+
+    def __init__(self, head_id: str, chip: Chip, owner: Owner, floor: Floor, enter: Enter) -> None:
+        self._head_id = head_id
+        self._chip = chip
+        self._owner = owner
+        self._floor = floor
+        self._enter = enter
+        self._seatings: dict[str, int] = {}
+
+    async def run(self, attempt: Attempt) -> None:
+        """Provision the seated unit; raises IfppError. Every package that was sent has its word in `attempt.loads`."""
+        # way of a unit, step 4
+        await self._owner.call(self._chip.open)
+        eid = await self._owner.call(self._chip.eid)
+        attempt.eid = eid
+        self._seatings[eid] = attempt.seatings = self._seatings.get(eid, 0) + 1
+        attempt.number = await asyncio.wrap_future(self._floor.journal.next_attempt(eid))
+        self._step(attempt, Phase.IDENTIFIED)
+        claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self._head_id}")
+        try:
+            identity = await self._owner.call(self._chip.identify, eid)
+        except BaseException:
+            await self._give_back(attempt, claimed)
+            raise
+        supply = await claimed  # the store answers while the chip is read
+        self._floor.at_edge(Edge.CLAIMED)
+        self._step(attempt, Phase.CLAIMED)
+        try:
+            await self._install(attempt, identity, supply)
+        except IfppError:
+            sent = {package.package_id for package, _ in attempt.loads}
+            if any(package.package_id not in sent for package in supply.claim.packages):
+                await self._release(attempt)
+            raise
+        self._step(attempt, Phase.SEALING)
+        proof = await self._owner.call(seal, self._chip, identity.eid)
+        attempt.seal = SealProof(
+            keys_deleted=proof.keys_deleted,
+            keys_remaining=proof.keys_remaining,
+            fpa_locked=proof.locked,
+            lpa_answers=proof.lpa_answers,
+        )
+        self._floor.at_edge(Edge.SEALED)
+
+    # ---- what the store holds ---------------------------------------------------------------------
+
+    async def _supply(self, attempt: Attempt) -> Supply:
+        """Claim the chip's packages and fetch them."""
+        claim = await self._claim(attempt)
+        try:
+            orders = {
+                package.package_id: await self._order(Eid(claim.eid), package)
+                for package in [*claim.unresolved, *claim.packages]
+            }
+        except IfppError:
+            await self._release(attempt)
+            raise
+        return Supply(claim, orders)
+
+    async def _give_back(self, attempt: Attempt, claimed: asyncio.Task[Supply]) -> None:
+        """The chip turned out to be unfit while its packages were claimed: a release ends a claim it overtakes, too."""
+        claimed.cancel()
+        await asyncio.wait([claimed])
+        if claimed.cancelled() or claimed.exception() is None:
+            await self._release(attempt)
+
+    async def _claim(self, attempt: Attempt) -> Claim:
+        """Claim this chip's packages; while the store is away the unit waits, and the board says so."""
+        floor, job = self._floor, attempt.job
+        request = ClaimRequest(
+            attempt_id=attempt.attempt_id,
+            eid=attempt.eid,
+            sku=job.product.part_number,
+            region=job.region,
+            station_id=floor.settings.id,
+            head_id=self._head_id,
+            lease_s=round(floor.settings.deadlines.lease_s),
+        )
+        while True:
+            try:
+                with floor.metrics.timed(series.CLAIM_SECONDS):
+                    claim = await floor.store.claim(request)
+            except ServiceError as error:
+                if error.fault.retry is not Retry.LATER or floor.stopping.is_set():
+                    raise
+                self._enter(Phase.IDENTIFIED, CODE_NO_HOST, reason=error.code)
+                await pause(floor.clock, floor.settings.deadlines.reconnect_s, floor.stopping)
+                continue
+            self._enter(Phase.CLAIMED, CODE_REGULAR_WORK)
+            return claim
+
+    async def _order(self, eid: Eid, package: ClaimedPackage) -> Order:
+        raw = await self._floor.store.package(package.bpp_sha256)
+        return Order(
+            package_id=package.package_id,
+            eid=eid,
+            iccid=Iccid(package.iccid),
+            transaction_id=bytes.fromhex(package.transaction_id),
+            smdp_oid=package.smdp_oid,
+            prepare=parse_prepare_download(base64.b64decode(package.prepare_download_b64)),
+            bpp=parse_bpp(raw),
+        )
+
+    async def _release(self, attempt: Attempt) -> None:
+        """Give back what was claimed and never sent; a store that is away lets the lease run out instead."""
+        try:
+            await self._floor.store.release(attempt.attempt_id, self._floor.settings.id)
+        except (ServiceError, SupplyError, CustodyError) as error:
+            log.warning("release", head=self._head_id, attempt=attempt.attempt_id, code=error.code)
+
+    # ---- what the chip gets -----------------------------------------------------------------------
+
+    async def _install(self, attempt: Attempt, identity: Identity, supply: Supply) -> None:
+        floor, claim = self._floor, supply.claim
+        chain = [base64.b64decode(cert) for cert in claim.eum_chain_b64]
+        key = floor.trust.euicc(base64.b64decode(claim.euicc_certificate_b64), chain, identity.eid, floor.clock.now())
+        if is_locked(identity.status) and claim.packages:
+            raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
+        for package in claim.unresolved:
+            await self._resolve(attempt, identity, package, supply.orders[package.package_id], key)
+        if claim.installed:
+            await self._owner.call(require_listed, self._chip, {Iccid(done.iccid) for done in claim.installed})
+        for package in claim.packages:
+            await self._load(attempt, identity, package, supply.orders[package.package_id], key)
+
+    async def _resolve(
+        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
+    ) -> None:
+        """Read the chip to settle what an earlier attempt left open; then, where allowed, send the same package."""
+        kept = await asyncio.wrap_future(self._floor.journal.result(identity.eid, package.package_id))
+        try:
+            verdict = await self._owner.call(settle, self._chip, order, bytes.fromhex(package.otk_id), key, kept)
+        except TransportError as error:  # still open: nothing is decided by a chip that went away
+            verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=error, pir=None)
+        log.info("settled", head=self._head_id, eid=identity.eid, iccid=package.iccid, state=verdict.state)
+        attempt.conclude(package, verdict)
+        if verdict.state is PackageState.FAILED and not verdict.spent:
+            await self._load(attempt, identity, package, order, key)
+        elif verdict.fault is not None:
+            raise verdict.fault
+
+    async def _load(
+        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
+    ) -> None:
+        """Way of a unit, steps 5 and 6: from the pre-flight fit to the read-back."""
+        floor = self._floor
+        preflight(identity, order, floor.settings.recipe.memory_factor)
+        self._step(attempt, Phase.LOADING)
+        verdict = await self._send(attempt, package, order, key)
+        attempt.conclude(package, verdict)
+        floor.at_edge(Edge.ANSWERED)
+        product = attempt.job.product.part_number
+        floor.metrics.observe(series.LOAD_SECONDS, verdict.load_ms / 1000, product=product)
+        floor.metrics.add(series.APDUS, verdict.apdus, head=self._head_id)
+        self._step(attempt, Phase.VERIFYING)
+        noted = asyncio.create_task(self._note(attempt, package, verdict), name=f"settled {self._head_id}")
+        try:
+            if verdict.pir is not None and verdict.state is PackageState.INSTALLED:
+                await self._owner.call(read_back, self._chip, order, verdict.pir)
+        except VerificationError as error:
+            attempt.conclude(package, replace(verdict, state=PackageState.UNKNOWN, fault=error))
+            raise
+        finally:
+            await noted
+        if verdict.fault is not None:
+            raise verdict.fault
+
+    async def _send(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> Verdict:
+        """Write the intent while the chip checks the order; no byte of the BPP leaves before both are done."""
+        before = self._chip.apdus
+        told = attempt.loads
+        intended, prepared = await asyncio.gather(
+            self._intend(attempt, package), self._owner.call(prepare, self._chip, order), return_exceptions=True
+        )
+        apdus = self._chip.apdus - before
+        if isinstance(intended, CustodyError) and intended.code == "JOURNAL.WRITE":
+            attempt.loads = told  # nothing was written and nothing was sent
+            raise intended
+        for refusal in (intended, prepared):
+            if isinstance(refusal, IfppError):  # no byte of the BPP has left: the key cannot be spent
+                return Verdict(PackageState.FAILED, spent=False, fault=refusal, pir=None, apdus=apdus)
+            if isinstance(refusal, BaseException):
+                raise refusal
+        verdict = await self._owner.call(load, self._chip, order, key)
+        return replace(verdict, apdus=verdict.apdus + apdus)
+
+    async def _intend(self, attempt: Attempt, package: ClaimedPackage) -> None:
+        """SENT, synced in the journal, then in the store's ledger: from here on only the chip can settle this package.
+
+        The journal comes first, so that there is no moment at which only the store knows.
+        """
+        floor = self._floor
+        floor.at_edge(Edge.INTENDING)
+        attempt.conclude(package, under_way(package.iccid))
+        sent = SentPackage(
+            attempt_id=attempt.attempt_id,
+            package_id=package.package_id,
+            eid=attempt.eid,
+            iccid=package.iccid,
+            transaction_id=package.transaction_id,
+            bpp_sha256=package.bpp_sha256,
+            head_id=self._head_id,
+        )
+        with floor.metrics.timed(series.JOURNAL_COMMIT_SECONDS):
+            await asyncio.wrap_future(floor.journal.sent(sent, self._will(attempt)))
+        floor.at_edge(Edge.JOURNALLED)
+        if package.state == PackageState.CLAIMED:
+            await floor.store.sent(package.package_id, attempt.attempt_id, floor.settings.id)
+        floor.at_edge(Edge.SENT)
+
+    async def _note(self, attempt: Attempt, package: ClaimedPackage, verdict: Verdict) -> None:
+        """Write the chip's word. A journal that cannot be written now says SENT still, which costs one more reading of
+        the chip should this process die before the unit is closed.
+        """
+        floor = self._floor
+        try:
+            written = floor.journal.settled(settled(attempt.attempt_id, package, verdict), self._will(attempt))
+            await asyncio.wrap_future(written)
+        except CustodyError as error:
+            log.warning("result not noted", head=self._head_id, eid=attempt.eid, code=error.code, detail=error.detail)
+        floor.at_edge(Edge.SETTLED)
+
+    def _will(self, attempt: Attempt) -> bytes:
+        floor = self._floor
+        return attempt.will(
+            station_id=floor.settings.id,
+            boot_id=floor.journal.boot_id,
+            now=floor.clock.now(),
+            now_s=floor.clock.monotonic(),
+        )
+
+    def _step(self, attempt: Attempt, phase: Phase) -> None:
+        attempt.phase = phase
+        self._enter(phase, CODE_REGULAR_WORK)

@@ -1,0 +1,53 @@
+"""What one transaction did, as it will stand in the audit log.
+
+Kinds of entries, by their facts (ids are texts, what is empty is left out):
+  opened         factory_id: the first entry of every chain
+  import         batch, name, kind, sha256 of the file, chips, packages, jobs
+  available, claimed, sent, installed, failed, unknown, destroyed: one step of a package in the ledger: package,
+                 revision, node, head, attempt, event, spent, detail; at its import also what binds it
+  reading        an attempt is told to read from the chip what became of packages: attempt, eid, node, head, packages
+  release        an attempt ends without sending: attempt, node, packages freed
+  result         a unit_result was taken: node, seq, event, attempt, eid, sn, result, sha256 of the document
+  clean_to_ship  a unit may leave: eid, sn, iccids, seal, transaction_id, event, node, head, sealed_at
+  withheld       a station calls a unit clean to ship, the ledger does not: eid, event, node, reason
+  parked         an event was refused: node, seq, event, code, text, sha256 of the document
+  line           a supervisor takes a line (epoch, owner) or leaves it
+  key            a key signs from here on: key_id, public (base64)
+  report         a Profile Loading Report was written: report, smdp, file, sha256, items
+  acknowledged   somebody says that the SM-DPf took a report: report, by
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ifpp.wire.audit import canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One entry to be: its time, its kind, its facts as canonical JSON; of a clean_to_ship entry the EID it clears."""
+
+    at: str
+    kind: str
+    facts: bytes
+    cleared_eid: str | None = None
+
+
+class Trail:
+    """The custody events of one transaction, in order; `at` is their time."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        self.notes: list[Note] = []
+
+    def note(self, kind: str, /, *, clears: str | None = None, **facts: object) -> None:
+        """Note one event; empty texts, False and None are left out. `clears`: the EID of a clean_to_ship entry."""
+        kept = {
+            name: value for name, value in facts.items() if value is not None and value is not False and value != ""
+        }
+        self.notes.append(Note(self.at, kind, canonical(kept), clears))
+
+    def join(self, part: Trail) -> None:
+        """Take over what was noted in a part of the transaction that has succeeded."""
+        self.notes += part.notes

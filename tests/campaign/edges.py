@@ -1,0 +1,35 @@
+"""Every named edge at which the campaign kills a process: `<process>.<instant>`.
+
+The stations' own edges are the seam of `ifpp.station.edges`; the others are the calls that change something for good,
+each just before (nothing is written) and just after (written, nobody was told).
+"""
+
+from __future__ import annotations
+
+from ifpp.station.edges import Edge
+
+STATION, STORE, SUPERVISOR = "station", "store", "supervisor"
+STATION_CALLS = ("begin", "acknowledge")  # of the journal
+STORE_CALLS = ("claim", "mark_sent", "release")  # of the factory database
+SUPERVISOR_CALLS = ("acquire_line", "take_events")
+# A process passes these while it starts: it is killed, and killed again on its way back.
+AT_START = frozenset({"station.begin", "supervisor.acquire_line"})
+
+
+def sides(process: str, call: str) -> tuple[str, str]:
+    """Name the two edges of a call."""
+    return f"{process}.{call}.before", f"{process}.{call}.after"
+
+
+STATION_EDGES = tuple(f"{STATION}.{edge}" for edge in Edge)
+EDGES = (
+    *STATION_EDGES,
+    *(edge for call in STATION_CALLS for edge in sides(STATION, call)),
+    *(edge for call in STORE_CALLS for edge in sides(STORE, call)),
+    *(edge for call in SUPERVISOR_CALLS for edge in sides(SUPERVISOR, call)),
+)
+
+
+def passed_at_start(edge: str) -> bool:
+    """Whether a process passes the edge only while it starts."""
+    return edge.rpartition(".")[0] in AT_START

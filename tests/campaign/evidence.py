@@ -1,0 +1,213 @@
+"""What everybody says after a campaign, as plain values: chips and robots, factory database, journals, SM-DPf.
+
+Databases and journals are read with plain SQL, not with the code that wrote them. What the judge compares is here and
+nothing else, so a test can forge any of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ifpp.line.report import write_reports
+from ifpp.sim import card_file
+from ifpp.sim.smdpf import SmDpf
+from ifpp.sim.world import WorldSummary
+from ifpp.store.factory import Factory
+from tests.campaign.line import Line
+
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Unit:
+    """The physical truth: what the chip holds, and where the robot put the unit.
+
+    `keys`: state of every one-time key by its id: available, reserved, consumed, deleted. `fault`: planned at making.
+    `has_results`: the chip still keeps an installation result.
+    """
+
+    eid: str
+    profiles: list[str]
+    keys: dict[str, str]
+    locked: bool
+    bin: str
+    lamp: str
+    fault: str = ""
+    has_results: bool = False
+
+
+@dataclass(slots=True)
+class Package:
+    """A package in the factory's books, with the states it went through; `lease_until` while it is CLAIMED."""
+
+    package_id: str
+    eid: str
+    otk_id: str
+    iccid: str
+    state: str
+    spent: bool
+    steps: list[str] = field(default_factory=list)
+    lease_until: str = ""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A unit_result in the factory's books."""
+
+    eid: str
+    transaction_id: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One numbered event of a node: in the factory's books, or in the node's own journal."""
+
+    node: str
+    seq: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What a station's journal says of a package it sent; `resolved`: a later attempt knows better."""
+
+    node: str
+    eid: str
+    iccid: str
+    state: str
+    spent: bool
+    has_result: bool
+    resolved: bool
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything together.
+
+    `cleared`: units the books call clean to ship. `parked`: events put aside, with the reason. `held`: units a station
+    holds, with the reason. `counted`: units and passed units in the line's figures. `proven`: ICCIDs whose installation
+    the SM-DPf verified, one entry for each report line; `refused`: report lines it did not believe. `broken`: what the
+    books themselves find wrong with them. `at`: when the books were read.
+    """
+
+    units: list[Unit]
+    packages: list[Package]
+    attempts: list[Attempt]
+    cleared: set[str]
+    taken: list[Event]
+    parked: dict[Event, str]
+    stored: list[Event]
+    sendings: list[Sending]
+    held: dict[str, str]
+    counted: tuple[int, int]
+    proven: list[str]
+    refused: list[str]
+    broken: list[str]
+    at: str = ""
+
+
+def gather(line: Line, world: WorldSummary) -> Evidence:
+    """Collect the evidence of a campaign whose processes have ended."""
+    factory = Factory.open(line.database)
+    try:
+        counts = factory.unit_counts()
+        counted = sum(row.units for row in counts), sum(row.final_pass for row in counts)
+        broken = factory.audit()
+        proven, refused = _reports(factory, line.folder / "reports", world)
+    finally:
+        factory.close()
+    journals = {station: line.journal(station) for station in line.stations}
+    with _reading(line.database_file) as books:
+        return Evidence(
+            units=list(_units(line, world)),
+            packages=list(_packages(books)),
+            attempts=[Attempt(*row) for row in books.execute("SELECT eid, transaction_id, result FROM unit_attempt")],
+            cleared={eid for (eid,) in books.execute("SELECT eid FROM chip WHERE clean_to_ship_at IS NOT NULL")},
+            taken=[Event(*row) for row in books.execute("SELECT node_id, seq, id FROM event")],
+            parked={
+                Event(node, seq, event_id): f"{code}: {text}"
+                for node, seq, event_id, code, text in books.execute("SELECT node_id, seq, id, code, text FROM parked")
+            },
+            stored=[event for item in journals.items() for event in _stored(*item)],
+            sendings=[sending for item in journals.items() for sending in _sendings(*item)],
+            held={eid: why for path in journals.values() for eid, why in _held(path)},
+            counted=counted,
+            proven=proven,
+            refused=refused,
+            broken=broken,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        )
+
+
+def _units(line: Line, world: WorldSummary) -> Iterator[Unit]:
+    faults = {plan.eid: plan.fault for plan in world.units}
+    for station in line.stations:
+        for unit in json.loads(line.fleet_file(station).read_bytes())["units"]:
+            card = unit["card"]
+            made = card_file.load(world.directory / "cards" / f"{unit['eid']}.card.json")
+            keys = zip((key.otk_id.hex() for key in made.one_time_keys), card["keys"], strict=True)
+            yield Unit(
+                eid=unit["eid"],
+                profiles=[profile["iccid"] for profile in card["profiles"]],
+                keys=dict(keys),
+                locked=card["fpa_locked"],
+                bin=unit["bin"],
+                lamp=unit["lamp"],
+                fault=faults[unit["eid"]],
+                has_results=card["results"] > 0,
+            )
+
+
+def _packages(books: sqlite3.Connection) -> Iterator[Package]:
+    query = "SELECT package_id, eid, otk_id, iccid, state, spent, coalesce(lease_until, '') FROM package"
+    for package_id, eid, otk_id, iccid, state, spent, lease_until in books.execute(query):
+        steps = books.execute("SELECT to_state FROM ledger WHERE package_id = ? ORDER BY entry", (package_id,))
+        history = [step for (step,) in steps]
+        yield Package(package_id, eid, otk_id, iccid, state, bool(spent), history, lease_until)
+
+
+def _stored(station: str, journal: Path) -> list[Event]:
+    with _reading(journal) as own:
+        return [Event(station, *row) for row in own.execute("SELECT seq, id FROM outbox")]
+
+
+def _sendings(station: str, journal: Path) -> list[Sending]:
+    query = "SELECT eid, iccid, state, spent, pir IS NOT NULL, resolved_by <> '' FROM package ORDER BY rowid"
+    with _reading(journal) as own:
+        return [
+            Sending(station, eid, iccid, state, bool(spent), bool(has_result), bool(resolved))
+            for eid, iccid, state, spent, has_result, resolved in own.execute(query)
+        ]
+
+
+def _held(journal: Path) -> list[tuple[str, str]]:
+    with _reading(journal) as own:
+        return [(eid, f"{code}: {action}") for eid, code, action in own.execute("SELECT eid, code, action FROM hold")]
+
+
+def _reports(factory: Factory, folder: Path, world: WorldSummary) -> tuple[list[str], list[str]]:
+    """Let the simulated SM-DPf judge the Profile Loading Reports: (ICCIDs proven installed, lines refused).
+
+    A clock was wrong for a while: what was taken in the future belongs into the report, too.
+    """
+    now = datetime.now(UTC)
+    smdpf = SmDpf.load(world.directory / "smdpf")
+    proven, refused = [], []
+    for report in write_reports(factory, folder, start=_EVER, end=now + timedelta(days=3), now=now):
+        verdict = smdpf.verify_report(report.path)
+        proven += [entry.item.iccid for entry in verdict.verified if entry.installation.installed]
+        refused += [f"ICCID {item.iccid}: {why}" for item, why in verdict.refused]
+    return proven, refused
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        yield connection

@@ -1,0 +1,35 @@
+"""A short campaign over the real line: nothing is lost, doubled, wrongly resolved or stuck."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ifpp.bus.broker import BrokerKind
+from tests.real.mosquitto import require
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.timeout(150)
+def test_ten_faults_do_no_harm(tmp_path: Path) -> None:
+    require(BrokerKind.MOSQUITTO)
+    command = [sys.executable, "-m", "tests.campaign", "--kills", "10", "--seed", "11", "--units", "30"]
+    command += ["--minutes", "2", "--apdu-ms", "5", "--json", str(tmp_path / "c.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=140, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome = json.loads((tmp_path / "c.json").read_bytes())
+    assert {name: outcome[name] for name in ("lost", "doubled", "unresolved_wrongly", "stuck")} == {
+        "lost": 0,
+        "doubled": 0,
+        "unresolved_wrongly": 0,
+        "stuck": 0,
+    }
+    assert outcome["faults"] == sum(outcome["kills"].values()) == 10
+    assert outcome["edges"]
+    assert outcome["passed"] >= 27  # 3 are made faulty
+    assert outcome["events"] >= outcome["attempts"] >= 30
