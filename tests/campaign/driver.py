@@ -29,6 +29,7 @@ _EDGE_S = 12.0
 _CUT_S = 10.0
 _LOOK_S = 0.02
 _PACE_S = 0.4
+_DISARM_S = 0.1
 _AHEAD = 16
 _PROGRESS_S = 0.5
 _PATIENCE_S = 90.0
@@ -151,8 +152,9 @@ class Driver:
                 await self._make_heads_give_back(fault)
             else:
                 await self._died(fault)
-        died = control.died_at(fault.number)
         control.disarm()
+        await asyncio.sleep(_DISARM_S)  # it may be on its way
+        died = control.died_at(fault.number)
         if died:
             self.log.edges[fault.edge] += 1
         else:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from tests.campaign.edges import EDGES, STATION, passed_at_start
 
 BROKER, STORE, SUPERVISOR, LINE = "broker", "store", "supervisor", "line"
-_EDGES_SHARE = 0.5
+_EDGES_SHARE = 0.4
 _TWO_AT_ONCE = 0.15
 _JUMPS_S = (-3000.0, -300.0, -20.0, 20.0, 300.0, 3000.0, 90000.0)
 
