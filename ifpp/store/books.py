@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, func, literal, or_, select, text
+from sqlalchemy import Connection, bindparam, case, func, literal, or_, select
 
 from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Job
-from ifpp.model.states import OPEN_STATES, PackageState
+from ifpp.model.states import PackageState
 from ifpp.store import reports
 from ifpp.store.audit import prove
 from ifpp.store.records import (
@@ -31,6 +31,7 @@ from ifpp.store.records import (
     WordRow,
 )
 from ifpp.store.schema import (
+    IS_OPEN,
     batch,
     batch_count,
     batch_total,
@@ -284,7 +285,7 @@ def open_packages(connection: Connection) -> list[OpenRow]:
     p = package.c
     columns = (p.package_id, p.eid, p.iccid, p.sku, p.region, p.smdp_oid, p.state, p.changed_at)
     holder = (p.node_id, p.head_id, p.attempt_id, p.lease_until, p.detail)
-    is_open = select(*columns, *holder, literal(False)).where(p.state.in_(OPEN_STATES))
+    is_open = select(*columns, *holder, literal(False)).where(IS_OPEN)
     loadable = or_(p.state == PackageState.AVAILABLE, (p.state == PackageState.FAILED) & ~p.spent)
     stranded = select(*columns, *holder, literal(True)).join(chip, chip.c.eid == p.eid)
     stranded = stranded.where(chip.c.clean_to_ship_at.is_not(None), loadable)
@@ -294,13 +295,8 @@ def open_packages(connection: Connection) -> list[OpenRow]:
 
 def oldest_open(connection: Connection) -> dict[PackageState, str]:
     """Return since when the oldest package of each open state is in it; a state nobody is in is missing."""
-    found = {}
-    for state in OPEN_STATES:
-        oldest = select(func.min(package.c.changed_at)).where(package.c.state == text(f"'{state}'"))
-        since = connection.execute(oldest).scalar()
-        if since is not None:
-            found[state] = str(since)
-    return found
+    since = select(package.c.state, func.min(package.c.changed_at)).where(IS_OPEN).group_by(package.c.state)
+    return {PackageState(state): at for state, at in connection.execute(since)}
 
 
 def jobs(connection: Connection, line: str) -> list[Job]:

@@ -171,8 +171,9 @@ _available, _claimed = package.c.state == text("'AVAILABLE'"), package.c.state =
 Index("ix_package_available", package.c.sku, package.c.region, sqlite_where=_available, postgresql_where=_available)
 Index("ix_package_claimed", package.c.attempt_id, sqlite_where=_claimed, postgresql_where=_claimed)
 Index("ix_package_lease", package.c.lease_until, sqlite_where=_claimed, postgresql_where=_claimed)
-_open_states = ", ".join(f"'{state}'" for state in OPEN_STATES)
-_open = text(f"state IN ({_open_states})")
+# SQLite takes a partial index only for the very words it was made with: queries use this condition as it stands.
+IS_OPEN = text("package.state IN ({})".format(", ".join(f"'{state}'" for state in OPEN_STATES)))
+_open = text(IS_OPEN.text.replace("package.", ""))
 Index("ix_package_open", package.c.state, package.c.changed_at, sqlite_where=_open, postgresql_where=_open)
 
 package_transition = Table(

@@ -1,6 +1,6 @@
 """Results through one supervisor: publish, commit, acknowledgement, with a real broker and a real supervisor process.
 
-Every result settles a package that was claimed and sent before. First as fast as the stations' windows allow, then at
+Every result settles a package that was claimed and sent before, and clears its unit; the supervisor signs that. First as fast as the stations' windows allow, then at
 a pace.
 """
 
@@ -26,10 +26,20 @@ from ifpp.metrics import Metrics, Role
 from ifpp.model.chip import OneTimeKey
 from ifpp.model.clock import SystemClock, utc_ms_text, uuid7
 from ifpp.model.ids import Eid, Iccid, eid_check_digits, luhn_digit
-from ifpp.model.messages import Ack, ClaimRequest, Product, ProfileResult, Recipe, UnitRef, UnitResultEvent
+from ifpp.model.messages import (
+    Ack,
+    ClaimRequest,
+    Product,
+    ProfileResult,
+    Recipe,
+    SealProof,
+    UnitRef,
+    UnitResultEvent,
+)
 from ifpp.roles.children import Children
 from ifpp.store.factory import Factory
 from ifpp.store.records import ChipItem, PackageItem
+from ifpp.trust.signer import create_key
 from tests.bench.table import goal, row
 
 _STATIONS, _FAST, _PACED, _PACE_PER_S, _WINDOW = 20, 6000, 3000, 500, 100
@@ -83,10 +93,12 @@ async def _run(folder: Path) -> bool:
     _stock(factory, stations, (_FAST + _PACED) // _STATIONS)
     factory.close()
     broker = await start_demo_broker(folder / "broker", free_port(), SystemClock())
+    create_key(folder / "audit.key")
     site = folder / "site.toml"
     site.write_text(
         'enterprise = "bench"\nsite = "site"\narea = "area"\nline = "L1"\n'
         f"[broker]\nport = {broker.port}\n[store]\ndatabase = 'sqlite:///factory.db'\n"
+        "[supervisor]\nsigning_key = 'audit.key'\n"
     )
     children = Children(folder / "logs", lambda _name: [sys.executable, "-m", "ifpp"])
     try:
@@ -209,7 +221,8 @@ def _result(factory: Factory, station: str, seq: int, number: int) -> bytes:
             result="PASS",
             outcome_class="PASS",
             disposition="CONTINUE",
-            clean_to_ship=False,
+            clean_to_ship=True,
+            seal=SealProof(keys_deleted=1, keys_remaining=0, fpa_locked=True, lpa_answers=True),
             started_at=at,
             ended_at=at,
             cycle_ms=1000,

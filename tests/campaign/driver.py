@@ -136,6 +136,8 @@ class Driver:
         self._say(f"[{self.log.done}/{self._total}] {fault}; {self.log.binned}/{self._units} units")
 
     async def _kill(self, fault: Fault) -> bool:
+        if fault.rights_clock:
+            self._line.control(fault.target).set_clock(0.0)
         await self._line.kill(fault.target, fault.down_s)
         return True
 
@@ -184,6 +186,8 @@ class Driver:
 
     async def _blackout(self, fault: Fault) -> bool:
         line = self._line
+        for name in line.processes:
+            line.control(name).set_clock(0.0)
         await asyncio.gather(*(line.kill(name, fault.down_s) for name in line.processes))
         await asyncio.gather(*(chips.blackout() for chips in line.chips.values()))
         return True

@@ -59,6 +59,7 @@ class Fault:
     executed: bool = False
     lasts_s: float = 0.0
     down_s: float = 0.0
+    rights_clock: bool = False  # the time of day is right again when the killed process starts
 
     def __str__(self) -> str:
         at = f" at APDU {self.at}" if self.at else ""
@@ -141,7 +142,7 @@ class _Chooser:
                 target = rng.choice([*self._stations, STORE])
                 return Fault(number, kind, target, lasts_s=round(rng.uniform(0.5, 3.0), 2))
             case Kind.BLACKOUT:
-                return Fault(number, kind, LINE, down_s=self._down_s())
+                return Fault(number, kind, LINE, down_s=self._down_s(), rights_clock=True)
             case Kind.OUTAGE:
                 return Fault(number, kind, BROKER, lasts_s=round(rng.uniform(3.0, 6.0), 2))
-        return Fault(number, Kind.KILL, process, down_s=self._down_s())
+        return Fault(number, Kind.KILL, process, down_s=self._down_s(), rights_clock=rng.random() < 0.5)

@@ -182,7 +182,7 @@ def test_the_balance_names_every_residue_and_what_to_do(desk: Desk) -> None:
         ["CLAIMED", "OVERDUE", "ICCID", iccid(40)],
         ["SENT", "ICCID", iccid(30), "EID"],
     ]
-    for words in ("(2:00:0", "st02/h01", "is st02 online", "start the store", "wait: a head loads it"):
+    for words in ("(2:0", "st02/h01", "is st02 online", "start the store", "wait: a head loads it"):
         assert words in text, text
     custody.show_balance(desk.site, as_json=True)
     document = desk.document()
