@@ -1,7 +1,7 @@
 """Results through one supervisor: publish, commit, acknowledgement, with a real broker and a real supervisor process.
 
-Every result settles a package that was claimed and sent before, and clears its unit; the supervisor signs that. First as fast as the stations' windows allow, then at
-a pace.
+Every result settles a package that was claimed and sent before, and clears its unit; the supervisor signs that.
+First as fast as the stations' windows allow, then at a pace.
 """
 
 from __future__ import annotations
