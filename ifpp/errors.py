@@ -217,6 +217,14 @@ class CustodyError(IfppError):
     """A ledger or journal rule was about to be broken."""
 
 
+class LineTakenError(CustodyError):
+    """Another process runs the line; `until` is the end of its lease as it stands in the database."""
+
+    def __init__(self, owner: str, until: str, *, where: str) -> None:
+        super().__init__("CUSTODY.LINE_TAKEN", f"{owner} runs it until {until}", where=where)
+        self.until = until
+
+
 class ServiceError(IfppError):
     """A neighbour process does not answer as agreed."""
 

@@ -18,7 +18,7 @@ from ifpp import __version__
 from ifpp import metrics as series
 from ifpp.bus.client import BrokerAddress, BusClient, Inbound
 from ifpp.bus.topics import LINE_NODE, Topics
-from ifpp.errors import CustodyError, IfppError, ServiceError, WireError
+from ifpp.errors import CustodyError, IfppError, LineTakenError, ServiceError, WireError
 from ifpp.line.notary import Notary
 from ifpp.line.settle import USUAL, Limits, Settling, either
 from ifpp.log import get_logger
@@ -98,12 +98,21 @@ class _Lease:
         self._clock = clock
 
     async def win(self, stop: asyncio.Event) -> int | None:
-        """Wait until the line is ours and return the epoch; None when `stop` comes first."""
+        """Wait until the line is ours and return the epoch; None when `stop` comes first.
+
+        A lease that nobody renews is over when its length has passed here, too: its owner's clock may have been wrong.
+        """
+        seen, since_s, abandoned = "", 0.0, ""
         while not stop.is_set():
             try:
-                return await self._acquire()
+                return await self._acquire(abandoned)
             except IfppError as error:  # held by another, or no database: both pass
                 log.warning("line.not_ours", line=self._line, error=error)
+                until = error.until if isinstance(error, LineTakenError) else ""
+            now_s = self._clock.monotonic()
+            if until != seen:
+                seen, since_s = until, now_s
+            abandoned = seen if now_s - since_s > self._lease_s else ""
             await pause(self._clock, min(_RETRY_S, self._lease_s / 3), stop)
         return None
 
@@ -126,9 +135,11 @@ class _Lease:
         except ServiceError as error:
             log.warning("lease.not_released", line=self._line, error=error)
 
-    async def _acquire(self) -> int:
+    async def _acquire(self, abandoned: str = "") -> int:
         return await self._call(
-            lambda: self._factory.acquire_line(self._line, self._owner, self._lease_s, self._clock.now())
+            lambda: self._factory.acquire_line(
+                self._line, self._owner, self._lease_s, self._clock.now(), abandoned=abandoned
+            )
         )
 
     async def _call(self, call: Callable[[], T]) -> T:

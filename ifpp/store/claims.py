@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, select
+from sqlalchemy import Connection, Row, bindparam, exists, or_, select
 
 from ifpp.errors import CustodyError, ServiceError, SupplyError
-from ifpp.model.clock import utc_ms_text
+from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest
 from ifpp.model.states import PackageState
 from ifpp.store.ledger import Step, lock_package, take
@@ -26,6 +26,7 @@ from ifpp.store.trail import Trail
 S = PackageState
 _Package = Row[Any]
 
+_CLOCK_SLACK = timedelta(minutes=1)
 _MAX_LEASE_S = 7 * 24 * 3600  # an offline shift is served from claims made in advance
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _CLAIM_FIELDS = ("attempt_id", "eid", "sku", "region", "station_id", "head_id")
@@ -61,7 +62,10 @@ _of_attempt = (
 )
 _lapsed = (
     select(package.c.package_id, package.c.revision)
-    .where(package.c.state == S.CLAIMED, package.c.lease_until <= bindparam("now"))
+    .where(
+        package.c.state == S.CLAIMED,
+        or_(package.c.lease_until <= bindparam("now"), package.c.changed_at > bindparam("soon")),
+    )
     .order_by(package.c.package_id)
     .with_for_update(key_share=True, skip_locked=True)
 )
@@ -162,7 +166,7 @@ def release(connection: Connection, trail: Trail, attempt_id: str, station_id: s
 def expire_leases(connection: Connection, trail: Trail) -> int:
     """Free every claimed package whose lease has run out; return how many. Sent packages have no lease."""
     at = trail.at
-    rows = connection.execute(_lapsed, {"now": at}).all()
+    rows = connection.execute(_lapsed, {"now": at, "soon": _soon(at)}).all()
     take(
         connection,
         trail,
@@ -206,7 +210,16 @@ def _expired(row: _Package, at: str) -> bool:
 def _taken(row: _Package, request: ClaimRequest, at: str) -> bool:
     """Whether another head works with this package; a head that starts anew gives up what it held before."""
     same_head = (row.node_id, row.head_id) == (request.station_id, request.head_id)
-    return row.state == S.CLAIMED and row.lease_until > at and not same_head
+    return row.state == S.CLAIMED and _lease_runs(row, at) and not same_head
+
+
+def _lease_runs(row: _Package, at: str) -> bool:
+    """A lease given in the future was given by a clock that was wrong: its end says nothing."""
+    return bool(row.lease_until > at and row.changed_at <= _soon(at))
+
+
+def _soon(at: str) -> str:
+    return utc_ms_text(parse_utc(at) + _CLOCK_SLACK)
 
 
 def _loadable(row: _Package, request: ClaimRequest, at: str) -> bool:
@@ -256,7 +269,7 @@ def _claim_steps(granted: Sequence[_Package], request: ClaimRequest, at: str, le
         revision = row.revision
         if row.state == S.CLAIMED:
             revision += 1
-            why = "lease ran out" if row.lease_until <= at else "the head started anew"
+            why = "the head started anew" if _lease_runs(row, at) else "lease ran out"
             steps.append(
                 Step(row.package_id, revision, S.AVAILABLE, at, request.station_id, request.head_id, detail=why)
             )

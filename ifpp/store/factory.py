@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, select, text
 
-from ifpp.errors import CustodyError, IfppError
+from ifpp.errors import IfppError, LineTakenError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Claim, ClaimRequest, Job, UnitGate
 from ifpp.model.states import PackageState
@@ -166,10 +166,11 @@ class Factory:
 
     # ---- the line ---------------------------------------------------------------------------------
 
-    def acquire_line(self, line: str, owner: str, ttl_s: float, now: datetime) -> int:
+    def acquire_line(self, line: str, owner: str, ttl_s: float, now: datetime, *, abandoned: str = "") -> int:
         """Take or renew the right to run a line; return its epoch, which grows with every new tenure.
 
-        `owner` is one process, not one machine. Raises CustodyError CUSTODY.LINE_TAKEN while another one holds it.
+        `owner` is one process, not one machine. A lease that ends at `abandoned` counts as run out: the caller has seen
+        that nobody renews it. Raises LineTakenError (CUSTODY.LINE_TAKEN) while another one holds the line.
         """
         at, until = utc_ms_text(now), utc_ms_text(now + timedelta(seconds=ttl_s))
         with self._writing(now) as (connection, trail):
@@ -180,9 +181,9 @@ class Factory:
                 trail.note("line", line=line, owner=owner, epoch=1)
                 return 1
             held_by, epoch, expires_at = lease
-            running = expires_at > at
+            running = expires_at > at and expires_at != abandoned
             if running and held_by != owner:
-                raise CustodyError("CUSTODY.LINE_TAKEN", f"{held_by} runs it until {expires_at}", where=line)
+                raise LineTakenError(held_by, expires_at, where=line)
             if not running:
                 epoch += 1
                 trail.note("line", line=line, owner=owner, epoch=epoch)

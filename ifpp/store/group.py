@@ -62,8 +62,11 @@ class GroupCommit:
     def _commit(self, group: list[_Entry[object]]) -> None:
         try:
             with self._begin(max(entry.now for entry in group)) as (connection, trail):
-                for entry in group:
-                    self._apply(connection, trail, entry)
+                if len(group) == 1:  # what fails alone needs no savepoint: the transaction goes with it
+                    group[0].result = group[0].change(connection, trail)
+                else:
+                    for entry in group:
+                        self._apply(connection, trail, entry)
         except Exception as error:  # noqa: BLE001 - nobody of the group may take what was not committed for done
             for entry in group:
                 entry.failure = entry.failure or error

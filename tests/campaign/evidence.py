@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ifpp.line.audit_check import check_audit
+from ifpp.line.audit_export import export_audit
 from ifpp.line.report import write_reports
 from ifpp.sim import card_file
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import WorldSummary
 from ifpp.store.factory import Factory
+from ifpp.trust.signer import SoftwareSigner, read_public_key
 from tests.campaign.line import Line
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -93,8 +96,9 @@ class Evidence:
 
     `cleared`: units the books call clean to ship. `parked`: events put aside, with the reason. `held`: units a station
     holds, with the reason. `counted`: units and passed units in the line's figures. `proven`: ICCIDs whose installation
-    the SM-DPf verified, one entry for each report line; `refused`: report lines it did not believe. `broken`: what the
-    books themselves find wrong with them. `at`: when the books were read.
+    the SM-DPf verified, one entry for each report line; `refused`: report lines it did not believe. `gates`: why the
+    end-of-line gate holds a unit back, "" when it lets it go. `broken`: what the books themselves, and whoever checks
+    their exported audit log, find wrong with them. `at`: when the books were read.
     """
 
     units: list[Unit]
@@ -109,6 +113,7 @@ class Evidence:
     counted: tuple[int, int]
     proven: list[str]
     refused: list[str]
+    gates: dict[str, str]
     broken: list[str]
     at: str = ""
 
@@ -119,7 +124,8 @@ def gather(line: Line, world: WorldSummary) -> Evidence:
     try:
         counts = factory.unit_counts()
         counted = sum(row.units for row in counts), sum(row.final_pass for row in counts)
-        broken = factory.audit()
+        broken = factory.audit() + _audit_log(factory, line.folder)
+        gates = {unit.eid: _gate(factory, unit.eid) for unit in world.units}
         proven, refused = _reports(factory, line.folder / "reports", world)
     finally:
         factory.close()
@@ -141,6 +147,7 @@ def gather(line: Line, world: WorldSummary) -> Evidence:
             counted=counted,
             proven=proven,
             refused=refused,
+            gates=gates,
             broken=broken,
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
@@ -190,6 +197,22 @@ def _sendings(station: str, journal: Path) -> list[Sending]:
 def _held(journal: Path) -> list[tuple[str, str]]:
     with _reading(journal) as own:
         return [(eid, f"{code}: {action}") for eid, code, action in own.execute("SELECT eid, code, action FROM hold")]
+
+
+def _audit_log(factory: Factory, folder: Path) -> list[str]:
+    """Export the audit log, and check the export as an auditor would: with the factory's public key alone."""
+    key, out = folder / "config" / "audit.key", folder / "audit.jsonl"
+    export_audit(factory, out, SoftwareSigner.load(key), datetime.now(UTC))
+    with out.open("rb") as stream:
+        report = check_audit(stream, out.name, [read_public_key(key.with_name(key.name + ".pub"))])
+    return [f"audit log: {finding}" for finding in report.findings]
+
+
+def _gate(factory: Factory, eid: str) -> str:
+    gate = factory.unit_gate(eid)
+    if not gate.clean_to_ship:
+        return f"{gate.code}: {gate.reason}"
+    return "" if gate.signed else "its clean-to-ship entry is not signed"
 
 
 def _reports(factory: Factory, folder: Path, world: WorldSummary) -> tuple[list[str], list[str]]:

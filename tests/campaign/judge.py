@@ -112,6 +112,8 @@ def _passes_not_booked(evidence: Evidence) -> Iterator[str]:
             yield f"EID {unit.eid}: the lamp was green, and no PASS is in the books"
         if unit.lamp == "pass" and unit.eid not in evidence.cleared:
             yield f"EID {unit.eid}: the lamp was green, and the books do not call it clean to ship"
+        if unit.lamp == "pass" and evidence.gates[unit.eid]:
+            yield f"EID {unit.eid}: the lamp was green, and the gate is shut: {evidence.gates[unit.eid]}"
 
 
 def _not_reported(evidence: Evidence) -> Iterator[str]:
@@ -246,6 +248,8 @@ def _green_lies(evidence: Evidence) -> Iterator[str]:
             )
         if unit.eid in evidence.cleared and not (sealed and whole):
             yield f"EID {unit.eid}: clean to ship in the books, not on the chip"
+        if not evidence.gates[unit.eid] and not (sealed and whole):
+            yield f"EID {unit.eid}: the gate lets it go, the chip is not clean to ship"
 
 
 def _held_without_need(evidence: Evidence) -> Iterator[str]:

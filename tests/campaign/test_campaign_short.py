@@ -30,6 +30,5 @@ def test_ten_faults_do_no_harm(tmp_path: Path) -> None:
         "stuck": 0,
     }
     assert outcome["faults"] == sum(outcome["kills"].values()) == 10
-    assert outcome["edges"]
     assert outcome["passed"] >= 27  # 3 are made faulty
     assert outcome["events"] >= outcome["attempts"] >= 30

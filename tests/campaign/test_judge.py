@@ -52,6 +52,7 @@ def sound() -> Evidence:
         counted=(3, 2),
         proven=["i1", "i2"],
         refused=[],
+        gates={"e1": "", "e2": "", "e3": "GATE.NOT_SEALED: no station has sealed it"},
         broken=[],
         at=AT,
     )
@@ -109,6 +110,10 @@ def green_not_cleared(evidence: Evidence) -> None:
     evidence.cleared.discard("e2")
 
 
+def green_and_the_gate_is_shut(evidence: Evidence) -> None:
+    evidence.gates["e2"] = "GATE.UNSIGNED: not signed"
+
+
 def not_reported(evidence: Evidence) -> None:
     evidence.proven.remove("i2")
 
@@ -136,6 +141,7 @@ LOST = [
     event_put_aside,
     green_without_pass,
     green_not_cleared,
+    green_and_the_gate_is_shut,
     not_reported,
     report_refused,
     books_broken,
@@ -262,6 +268,10 @@ def cleared_without_profile(evidence: Evidence) -> None:
     evidence.cleared.add("e3")
 
 
+def gate_open_for_an_open_chip(evidence: Evidence) -> None:
+    evidence.gates["e3"] = ""
+
+
 def sound_unit_held(evidence: Evidence) -> None:
     chip(evidence, 1, bin="hold", lamp="hold")
 
@@ -285,6 +295,7 @@ WRONG = [
     green_and_not_locked,
     green_with_a_key,
     cleared_without_profile,
+    gate_open_for_an_open_chip,
     sound_unit_held,
     passed_and_still_held,
 ]

@@ -282,6 +282,18 @@ async def test_a_second_supervisor_waits_until_the_line_is_free(tmp_path: Path, 
         await second.end()
 
 
+async def test_the_lease_of_a_dead_supervisor_with_a_wrong_clock_ends(tmp_path: Path, factory: GatedFactory) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    factory.acquire_line("L1", "dead", 1.0, tomorrow)
+    async with running(tmp_path) as broker:
+        supervisor = Running(site_at(broker.port, lease_s=1.0), factory)
+        await asyncio.sleep(0.8)
+        assert supervisor.value("ifpp_line_epoch") == 0  # it could be alive still
+        await until(supervisor.ready.is_set)
+        assert supervisor.value("ifpp_line_epoch") == 2
+        await supervisor.end()
+
+
 async def test_a_supervisor_that_lost_its_lease_leaves_the_line(tmp_path: Path, factory: GatedFactory) -> None:
     async with running(tmp_path) as broker:
         site = site_at(broker.port, lease_s=1.0)
@@ -305,7 +317,7 @@ async def test_it_starts_before_broker_and_database_are_there(
     port, away = free_port(), ServiceError("DATABASE.UNREACHABLE", "gone")
     with monkeypatch.context() as patch:
 
-        def refuse(*_: object) -> int:
+        def refuse(*_: object, **__: object) -> int:
             raise away
 
         patch.setattr(factory, "acquire_line", refuse)

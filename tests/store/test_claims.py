@@ -334,6 +334,21 @@ def test_leases_run_out_for_claimed_packages_only(factory: Factory) -> None:
     assert [states(factory, number) for number in (1, 2, 3)] == [["AVAILABLE"], ["SENT"], ["CLAIMED"]]
 
 
+def test_a_lease_given_by_a_wrong_clock_does_not_hold(factory: Factory) -> None:
+    """The clock was a day ahead and was set right: nobody waits a day for a head that may be dead."""
+    stock(factory, 3)
+    claims = [
+        factory.claim(request(number, f"a{number}", head_id="h01", lease_s=600), later(ahead_s))
+        for number, ahead_s in ((1, 86400), (2, 30), (3, 86400))
+    ]
+    factory.claim(request(1, "b", head_id="h02"), START)
+    with pytest.raises(CustodyError, match=r"CUSTODY\.TRANSITION"):
+        send_all(factory, claims[0])
+    assert refusal(factory, request(2, "c", head_id="h02")) == "BPP.TAKEN"
+    assert factory.expire_leases(START) == 1
+    assert [states(factory, number) for number in (1, 2, 3)] == [["CLAIMED"], ["CLAIMED"], ["AVAILABLE"]]
+
+
 def test_an_attempt_whose_lease_ran_out_may_claim_again(factory: Factory) -> None:
     stock(factory, 1)
     factory.claim(request(1, "a", lease_s=60), START)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ifpp.errors import CustodyError, ServiceError, SettingsError
+from ifpp.errors import CustodyError, LineTakenError, ServiceError, SettingsError
 from ifpp.store.factory import Factory
 from ifpp.store.rules import SCHEMA_VERSION
 from tests.clock import START
@@ -197,6 +197,18 @@ def test_a_line_has_one_supervisor(factory: Factory) -> None:
     assert factory.acquire_line("L1", "two", 15, later(25)) == 2
     with pytest.raises(CustodyError, match=r"CUSTODY\.LINE_TAKEN"):
         factory.acquire_line("L1", "one", 15, later(26))
+
+
+def test_a_lease_that_nobody_renews_can_be_called_abandoned(factory: Factory) -> None:
+    """Written by a clock that was a day ahead; whoever renews it in time keeps it."""
+    assert factory.acquire_line("L1", "dead", 15, later(86400)) == 1
+    with pytest.raises(LineTakenError) as taken:
+        factory.acquire_line("L1", "two", 15, later(1))
+    with pytest.raises(LineTakenError):
+        factory.acquire_line("L1", "two", 15, later(2), abandoned="2026-03-01T08:00:00.000Z")
+    assert factory.acquire_line("L1", "two", 15, later(2), abandoned=taken.value.until) == 2
+    with pytest.raises(LineTakenError):
+        factory.acquire_line("L1", "three", 15, later(3), abandoned=taken.value.until)
 
 
 def test_every_tenure_has_its_own_epoch(factory: Factory) -> None:

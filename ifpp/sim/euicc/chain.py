@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ifpp.sim.pki import POLICY_DPPB, point
+from ifpp.sim.tlv import parse_one
 
 P256 = ec.SECP256R1()
 BRAINPOOL = ec.BrainpoolP256R1()
@@ -65,6 +66,8 @@ def authenticate(chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> Signer:
     if len(chain) > _MAX_CHAIN:
         raise ChainError("chain too long")
     try:
+        if any(parse_one(der, 0x30).children()[-1].value[:1] != b"\0" for der in chain):
+            raise ChainError("a signature with unused bits")  # two encodings of one certificate
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
         trusted = [x509.load_der_x509_certificate(root) for root in roots]
         _check_path(certificates, trusted)
