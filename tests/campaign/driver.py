@@ -31,6 +31,7 @@ _LOOK_S = 0.02
 _PACE_S = 0.4
 _DISARM_S = 0.1
 _AHEAD = 16
+_KEPT = 3  # units for each fault to come
 _PROGRESS_S = 0.5
 _PATIENCE_S = 90.0
 _SETTLE_S = 60.0
@@ -97,9 +98,10 @@ class Driver:
     async def _pace(self) -> None:
         """Let the robots take as many units as the plan has come to, and a few more while a fault waits for one."""
         while True:
+            left = self._total - self.log.done - 1
             part = self._units * (self.log.done + 1) // self._total
-            more = self._waiting > 0 and self._allowed < part + _AHEAD
-            self._allowed = min(self._units, max(part, self._allowed + more))
+            most = max(part, min(part + _AHEAD, self._units - _KEPT * left))
+            self._allowed = max(self._allowed, part, min(most, self._allowed + (self._waiting > 0)))
             for chips in self._line.chips.values():
                 await chips.allow(-(-self._allowed // len(self._line.chips)))
             await asyncio.sleep(_PACE_S)

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,16 @@ _PAUSE_S = 0.3  # between an end nobody asked for and the next start
 Say = Callable[[str], None]
 
 
+@cache
 def can_mount() -> bool:
-    """Whether a small disk can be made here, to be filled."""
-    return os.geteuid() == 0
+    """Whether a small disk can be made here, to be filled: that takes root."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _mount(Path(folder))
+        except subprocess.CalledProcessError:
+            return False
+        _unmount(Path(folder))
+        return True
 
 
 class Line(FactoryFloor):
@@ -104,7 +113,8 @@ class Line(FactoryFloor):
         for name in (STORE, *self.stations):
             self.disk(name).mkdir(parents=True)
             if can_mount():
-                self._mount(self.disk(name))
+                _mount(self.disk(name))
+                self._mounts.append(self.disk(name))
         await self.start_broker()
         await self.open(world)
         for chips in self.chips.values():
@@ -143,10 +153,6 @@ class Line(FactoryFloor):
             self.stuck.append(f"{name} did not run at the end: status {child.process.returncode}")
         elif await child.stop() != 0:
             self.stuck.append(child.death(f"{name} did not end in order, status {child.process.returncode}").detail)
-
-    def _mount(self, disk: Path) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(disk)], check=True)
-        self._mounts.append(disk)
 
     # ---- keepers ----------------------------------------------------------------------------------
 
@@ -238,6 +244,11 @@ class Line(FactoryFloor):
 
     def _death(self, name: str, what: str) -> str:
         return what if name == BROKER else self.children[name].death(what).detail
+
+
+def _mount(disk: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(disk)]
+    subprocess.run(mount, check=True, capture_output=True)
 
 
 def _unmount(disk: Path) -> None:

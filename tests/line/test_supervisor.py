@@ -177,12 +177,13 @@ async def test_a_killed_broker_costs_time_and_no_event(kind: BrokerKind, tmp_pat
             await until(lambda: station.through == 20)
             station.record(20)
             factory.gate.clear()
+            before = factory.entered
             await station.send(21, 22, 23)
-            await until(lambda: factory.entered >= 2 and supervisor.value("ifpp_broker_connected", node="_line") == 1)
+            await until(lambda: factory.entered > before)
             await broker.kill()
             await until(lambda: supervisor.value("ifpp_broker_connected", node="_line") == 0)
             factory.gate.set()  # committed, and the acknowledgement finds no broker
-            await until(lambda: factory.taken("st01")[-1] == 23)
+            await until(lambda: factory.taken("st01")[-1] > 20)
             again = await start_demo_broker(tmp_path / "again", port, SystemClock(), kind=kind)
             try:
                 await until(lambda: len(station.connections) == 2 and station.client.connected)
