@@ -21,6 +21,7 @@ _LAMPS = {Lamp.OFF: 0, Lamp.BUSY: 1, Lamp.PASS: 2, Lamp.FAIL: 3, Lamp.RESEAT: 4,
 _CONNECT_TIMEOUT_S = 5.0
 _REPLY_MARGIN_S = 5.0
 _LENGTH = struct.Struct(">H")
+_TIMEVAL = struct.Struct("@ll")
 _MAX_FRAME = 2 + 0xFFFF
 
 
@@ -43,7 +44,10 @@ class TcpPort:
     def open(self) -> None:
         try:
             self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
-            self._timeout_s = _CONNECT_TIMEOUT_S
+            # The kernel keeps the deadlines: Python's own cost a poll() and a wait for the GIL at every read and write.
+            self._socket.settimeout(None)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_CONNECT_TIMEOUT_S))
+            self._timeout_s = 0.0
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             raise TransportError("HEAD.UNREACHABLE", f"no connection ({error})", where=self.url) from error
@@ -101,7 +105,7 @@ class TcpPort:
         self._send(payload)
         stream = self._stream()
         if timeout_s != self._timeout_s:
-            stream.settimeout(timeout_s)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
             self._timeout_s = timeout_s
         answer = self._receive(stream)
         while len(answer) < 2 or len(answer) < (size := 2 + _LENGTH.unpack_from(answer)[0]):
@@ -119,8 +123,8 @@ class TcpPort:
     def _receive(self, stream: socket.socket) -> bytes:
         try:
             chunk = stream.recv(_MAX_FRAME)
-        except TimeoutError:
-            raise
+        except BlockingIOError:
+            raise TimeoutError from None
         except OSError as error:
             self._lost(error)
         if not chunk:
@@ -135,3 +139,8 @@ class TcpPort:
     def _lost(self, error: OSError | None) -> None:
         self.close()
         raise TransportError("HEAD.UNREACHABLE", f"connection lost ({error or 'closed'})", where=self.url) from error
+
+
+def _timeval(timeout_s: float) -> bytes:
+    """Return a `struct timeval`; never 0, which would mean for ever."""
+    return _TIMEVAL.pack(*divmod(max(1, round(timeout_s * 1e6)), 1_000_000))

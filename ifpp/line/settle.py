@@ -53,7 +53,7 @@ class Limits:
     `waiting` events may wait for their commit; then reception waits.
     """
 
-    collect_s: float = 0.02
+    collect_s: float = 0.05
     group: int = 500
     waiting: int = 5000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 from ifpp.metrics import Metrics, Role
@@ -12,6 +13,10 @@ from ifpp.settings import load_site, load_station
 from ifpp.station.agent import Agent
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.journal import Journal
+
+# A head's thread needs the interpreter for microseconds after every answer of its chip. Python would let another thread
+# compute for 5 ms before that, which is as long as a whole command.
+_SWITCH_S = 0.0002
 
 
 def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
@@ -23,6 +28,8 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
     trust, clock = load_trust(site, site_file), SystemClock()
     metrics = Metrics(Role.STATION, line=site.line, station=station.id)
     journal = Journal.open(beside(station_file, station.journal), station.id, clock)
+
+    sys.setswitchinterval(_SWITCH_S)
 
     async def main(stop: asyncio.Event) -> None:
         exposition = metrics.serve(station.metrics_port)

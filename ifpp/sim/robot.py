@@ -83,10 +83,11 @@ class Robot:
     async def run(self) -> None:
         """Work until the pile is empty and every slot cleared."""
         async with asyncio.TaskGroup() as group:
-            for name, slot in self._slots.items():
-                group.create_task(self._serve(slot), name=f"robot-{name}")
+            for place, (name, slot) in enumerate(self._slots.items()):
+                group.create_task(self._serve(slot, place), name=f"robot-{name}")
 
-    async def _serve(self, slot: Slot) -> None:
+    async def _serve(self, slot: Slot, place: int) -> None:
+        await asyncio.sleep(place * self._handling_s)  # one arm fills the fixture, slot after slot
         while self._pile:
             unit = self._pile.popleft()
             unit.slot = slot.name

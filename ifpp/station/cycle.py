@@ -68,19 +68,20 @@ class Cycle:
     async def run(self, attempt: Attempt) -> None:
         """Provision the seated unit; raises IfppError. Every package that was sent has its word in `attempt.loads`."""
         # way of a unit, step 4
-        await self._owner.call(self._chip.open)
-        eid = await self._owner.call(self._chip.eid)
+        eid = await self._owner.call(self._meet)
         attempt.eid = eid
         self._seatings[eid] = attempt.seatings = self._seatings.get(eid, 0) + 1
-        attempt.number = await asyncio.wrap_future(self._floor.journal.next_attempt(eid))
         self._step(attempt, Phase.IDENTIFIED)
         claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self._head_id}")
         try:
-            identity = await self._owner.call(self._chip.identify, eid)
+            attempt.number, identity = await asyncio.gather(
+                asyncio.wrap_future(self._floor.journal.next_attempt(eid)),
+                self._owner.call(self._chip.identify, eid),
+            )
         except BaseException:
             await self._give_back(attempt, claimed)
             raise
-        supply = await claimed  # the store answers while the chip is read
+        supply = await claimed  # the store and the journal answer while the chip is read
         self._floor.at_edge(Edge.CLAIMED)
         self._step(attempt, Phase.CLAIMED)
         try:
@@ -99,6 +100,11 @@ class Cycle:
             lpa_answers=proof.lpa_answers,
         )
         self._floor.at_edge(Edge.SEALED)
+
+    def _meet(self) -> Eid:
+        """Power the chip and ask who it is; on the owner's thread."""
+        self._chip.open()
+        return self._chip.eid()
 
     # ---- what the store holds ---------------------------------------------------------------------
 

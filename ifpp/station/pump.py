@@ -16,6 +16,7 @@ from ifpp.settings import Outbox
 from ifpp.station.journal import Journal
 from ifpp.station.records import OutboxRow
 
+_COLLECT_S = 0.05  # events that follow each other leave together: a unit makes several
 log = get_logger("station.pump")
 Send = Callable[[OutboxRow], Awaitable[None]]
 
@@ -87,6 +88,7 @@ class Pump:
     async def run(self, stopping: asyncio.Event) -> None:
         """Pump until `stopping`; a journal that cannot be read now is asked again."""
         while not stopping.is_set():
+            await self._clock.sleep(_COLLECT_S)
             self._wake.clear()
             if self._connected:
                 try:
