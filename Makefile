@@ -7,10 +7,10 @@ BENCH ?= all
 CAMPAIGN ?= --kills 60 --seed 1
 FUZZ_RUNS ?= 200000
 
-.PHONY: demo test system lint types floors unit fuzz bench campaign lock clean
+.PHONY: demo test system lint types floors unit fuzz bench campaign readers lock clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.runtime
+demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
 	@$(BIN)/ifpp demo $(DEMO)
 
 test: system lint types floors unit
@@ -26,13 +26,13 @@ types: $(VENV)/.dev
 floors: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev readers
 	$(BIN)/pytest -n 2 --dist loadfile
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.fuzz_wire -atheris_runs=$(FUZZ_RUNS)
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev readers
 	$(BIN)/python -m tests.bench $(BENCH)
 
 # Kills, pulls, freezes and fills what it can while the line works, then asks every chip what it holds.
@@ -42,6 +42,11 @@ campaign: $(VENV)/.dev
 # Real components the tests start. Without root they are skipped, with CI=true a missing one fails.
 system:
 	@sh scripts/system.sh
+
+# pyscard is compiled here, against the library of pcscd.
+readers: $(VENV)/.runtime
+	@sh scripts/system.sh readers
+	@test $(VENV)/.pcsc -nt requirements/pcsc.txt || sh scripts/pyscard.sh $(VENV)
 
 $(VENV)/bin/python:
 	@sh scripts/venv.sh $(PYTHON) $(VENV)
@@ -61,6 +66,7 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 # Needs uv. Requirements format: hashes, and no registry address.
 lock:
 	uv pip compile pyproject.toml --extra demo --extra build --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/runtime.txt
+	echo 'pyscard>=2.2,<3' | uv pip compile - --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/pcsc.txt
 	uv pip compile pyproject.toml --extra demo --extra build --extra dev --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/dev.txt
 
 clean:

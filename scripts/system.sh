@@ -1,22 +1,35 @@
 #!/bin/sh
-# system.sh: install the real components that tests start (Debian), as root or with sudo that asks for nothing.
+# system.sh [readers]: install the real components that demo and tests start (Debian), as root or with sudo that asks
+# for nothing; `readers` only what virtual PC/SC readers need.
 set -eu
 missing=""
 want() { # want PATH-or-command PACKAGE
     command -v "$1" >/dev/null 2>&1 || ls $1 >/dev/null 2>&1 || missing="$missing $2"
 }
 PATH=$PATH:/usr/sbin:/sbin
-want mosquitto mosquitto
-want '/usr/lib/postgresql/*/bin/initdb' postgresql
+want pcscd pcscd
+want '/usr/lib/pcsc/drivers/serial/libifdvpcd.so*' vsmartcard-vpcd
+want ip iproute2
+# pyscard and the C replay of the benchmark are compiled
+want gcc gcc
+want '/usr/lib/*/crt1.o' libc6-dev
+want swig swig
+want pkg-config pkg-config
+want /usr/include/PCSC/winscard.h libpcsclite-dev
+want "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
+if [ "${1-}" != readers ]; then
+    want mosquitto mosquitto
+    want '/usr/lib/postgresql/*/bin/initdb' postgresql
+fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ]; then as_root=""; elif sudo -n true 2>/dev/null; then as_root="sudo"; else
-    echo "note: not root, so tests on real components are skipped. To run them: apt-get install$missing"
+    echo "note: not root, so what needs real components is skipped. To run it: apt-get install$missing"
     exit 0
 fi
 echo "installing$missing ..."
 $as_root apt-get update -qq
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
-# The packages start services of their own; the tests start theirs on 127.0.0.1 and need none of these.
-for service in mosquitto postgresql; do
+# The packages start services of their own; the tests start theirs and need none of these.
+for service in mosquitto postgresql pcscd; do
     $as_root service "$service" stop >/dev/null 2>&1 || true
 done
