@@ -59,6 +59,16 @@ FAULTS: dict[str, Fault] = _table(
     ("CONTACT.LOST", Blame.CONTACT, Retry.RESEAT, "Seat the same unit again; the station reads it and settles it."),
     ("APDU.TIMEOUT", Blame.CONTACT, Retry.RESEAT, "Seat the same unit again; if it repeats, call the technician."),
     ("HEAD.UNREACHABLE", Blame.STATION, Retry.LATER, "Check the reader's cable, power and port in the station file."),
+    ("HEAD.LAMP", Blame.STATION, Retry.LATER, "Check the lamp's cable, power and address in the station file."),
+    ("HEAD.NO_READER", Blame.STATION, Retry.LATER, "Plug the reader in, or write one of the named ones into the file."),
+    ("HEAD.NO_SERVICE", Blame.STATION, Retry.LATER, "Start pcscd, or mend its socket in the station file."),
+    ("HEAD.IN_USE", Blame.STATION, Retry.LATER, "Another program holds this reader or port: have it closed there."),
+    (
+        "HEAD.HUNG",
+        Blame.STATION,
+        Retry.RESEAT,
+        "Technician: take the unit out, power-cycle the reader; the head returns when its call ends, or restart it.",
+    ),
     # one eUICC
     ("EUICC.NOT_AN_EUICC", Blame.PRODUCT, Retry.NO, "No ISD-R on the card: put it aside, check the part number."),
     ("EUICC.NO_IFPP", Blame.PRODUCT, Retry.NO, "The chip has no factory services: put the unit aside, check the lot."),

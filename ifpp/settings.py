@@ -86,9 +86,13 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One programming head. `port` is a URL (tcp://host:port); `block_size` the STORE DATA block (6..255 bytes)."""
+    """One programming head. `port` is a URL (see README); `block_size` the STORE DATA block (6..255 bytes).
+
+    `lamp`: URL of the lamp where the reader has none of its own (tcp://host:port, unix:///path), "" = no lamp.
+    """
 
     port: str
+    lamp: str = ""
     block_size: Annotated[int, msgspec.Meta(ge=6, le=255)] = 255
     socket_id: str = ""
 
@@ -125,6 +129,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reseats: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
 
 
+class Pcsc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The pcscd this station's readers hang on: `socket` is the path of its socket, "" = where the library looks.
+
+    One pcscd serves at most 16 readers and one process talks to one pcscd: a station has at most 16 PC/SC heads.
+    """
+
+    socket: str = ""
+
+
 class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`stations/<id>.toml`: one physical station."""
 
@@ -135,6 +148,7 @@ class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadlines: Deadlines = Deadlines()
     outbox: Outbox = Outbox()
     recipe: Recipe = Recipe()
+    pcsc: Pcsc = Pcsc()
 
 
 T = TypeVar("T", Site, Station)

@@ -14,6 +14,7 @@ class MemoryPort:
     """
 
     url = "memory://chip"
+    deadline_s: float | None = None
 
     def __init__(self, chip: Euicc) -> None:
         self.chip = chip

@@ -1,4 +1,4 @@
-"""tcp:// card port: a slot reached over a stream of length-prefixed frames.
+"""tcp:// and unix:// card ports: a slot reached over a stream of length-prefixed frames.
 
 Frames both ways are a 2-byte big-endian length and a payload. One byte is a control (00 power off, 01 power on,
 02 reset, 04 get ATR), two bytes starting with E0 and E1 wait for a chip to be seated or removed (second byte: tenths
@@ -25,30 +25,68 @@ _TIMEVAL = struct.Struct("@ll")
 _MAX_FRAME = 2 + 0xFFFF
 
 
+Address = tuple[str, int] | str  # host and TCP port, or the path of a Unix socket
+
+
+def address_of(url: str) -> Address:
+    """Return where `tcp://host:port` or `unix:///path` leads; raises SettingsError."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise SettingsError("SETTINGS.INVALID", "a Unix socket is written unix:///path", where=url)
+        return parts.path
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise SettingsError("SETTINGS.INVALID", str(error), where=url) from error
+    if parts.scheme != "tcp" or not host or not port:
+        raise SettingsError("SETTINGS.INVALID", "a tcp port is written tcp://host:port", where=url)
+    return host, port
+
+
+def connect(address: Address, timeout_s: float) -> socket.socket:
+    """Return a connected stream that sends at once; raises OSError."""
+    if isinstance(address, str):
+        stream = socket.socket(socket.AF_UNIX)
+        stream.settimeout(timeout_s)
+        try:
+            stream.connect(address)
+        except OSError:
+            stream.close()
+            raise
+        return stream
+    stream = socket.create_connection(address, timeout=timeout_s)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return stream
+
+
+def lamp_frame(lamp: Lamp) -> bytes:
+    """Return the frame that shows a lamp."""
+    return bytes((0, 2, _LAMP, _LAMPS[lamp]))
+
+
 class TcpPort:
-    """A slot at tcp://host:port (see ifpp.hw.port.CardPort)."""
+    """A slot at tcp://host:port or unix:///path (see ifpp.hw.port.CardPort).
+
+    Every call keeps its own deadline, so `deadline_s` is never set.
+    """
+
+    deadline_s: float | None = None
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        try:
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise SettingsError("SETTINGS.INVALID", str(error), where=url) from error
-        if not host or not port:
-            raise SettingsError("SETTINGS.INVALID", "a tcp port is written tcp://host:port", where=url)
         self.url = url
-        self._address = (host, port)
+        self._address = address_of(url)
         self._socket: socket.socket | None = None
         self._timeout_s = _CONNECT_TIMEOUT_S
 
     def open(self) -> None:
+        self.close()
         try:
-            self._socket = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
+            self._socket = connect(self._address, _CONNECT_TIMEOUT_S)
             # The kernel keeps the deadlines: Python's own cost a poll() and a wait for the GIL at every read and write.
             self._socket.settimeout(None)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_CONNECT_TIMEOUT_S))
             self._timeout_s = 0.0
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             raise TransportError("HEAD.UNREACHABLE", f"no connection ({error})", where=self.url) from error
 
@@ -80,7 +118,7 @@ class TcpPort:
         return answer
 
     def lamp(self, lamp: Lamp) -> None:
-        self._send(bytes((_LAMP, _LAMPS[lamp])))
+        self._send(lamp_frame(lamp)[2:])
 
     def close(self) -> None:
         if self._socket is not None:

@@ -93,7 +93,7 @@ class Agent:
             stopping=self._stopping,
             at_edge=at_edge,
         )
-        self._heads = [Head(head_id, make_port(head.port), floor) for head_id, head in station.heads.items()]
+        self._heads = [Head(head_id, make_port(head.port, head.lamp), floor) for head_id, head in station.heads.items()]
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Work until `stop`; then no new unit, running ones to their verdict, events out, disconnect.
