@@ -7,7 +7,7 @@ BENCH ?= all
 CAMPAIGN ?= --kills 60 --seed 1
 FUZZ_RUNS ?= 200000
 
-.PHONY: demo test system lint types floors unit fuzz bench campaign readers lock clean
+.PHONY: demo test system lint types floors unit fuzz bench study campaign readers lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
@@ -34,6 +34,10 @@ fuzz: $(VENV)/.dev
 
 bench: $(VENV)/.dev readers
 	$(BIN)/python -m tests.bench $(BENCH)
+
+# How soon a worn socket among 16 is found, and how often a good one is blamed.
+study: $(VENV)/.dev
+	@$(BIN)/python -m tests.study.worn_socket
 
 # Kills, pulls, freezes and fills what it can while the line works, then asks every chip what it holds.
 campaign: $(VENV)/.dev

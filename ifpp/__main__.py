@@ -22,21 +22,30 @@ def _group(about: str) -> typer.Typer:
 app = _group("Line controller for In-Factory Profile Provisioning of eSIMs (GSMA SGP.41).")
 store_app = _group("The factory profile store.")
 station_app = _group("One physical station.")
+heads_app = _group("Programming heads: what sits in them, a technician's look, their life.")
 supervisor_app = _group("The supervisor of one line.")
 report_app = _group("Reports to people and to the SM-DPf.")
+bundle_app = _group("Courier bundles: files for parties that no network reaches.")
 unit_app = _group("One unit: where it stands, whether it may leave.")
+denylist_app = _group("Which profile type is not loaded into chips of which firmware.")
 audit_app = _group("The audit log: sign, export, verify.")
 sim_app = _group("The simulated world: chips, their maker, an SM-DPf, a robot.")
 app.add_typer(store_app, name="store")
 app.add_typer(station_app, name="station")
+app.add_typer(heads_app, name="heads")
 app.add_typer(supervisor_app, name="supervisor")
 app.add_typer(report_app, name="report")
+app.add_typer(bundle_app, name="bundle")
 app.add_typer(unit_app, name="unit")
+app.add_typer(denylist_app, name="denylist")
 app.add_typer(audit_app, name="audit")
 app.add_typer(sim_app, name="sim")
 
 Config = Annotated[Path, typer.Option("--config", help="The site file.")]
+By = Annotated[str, typer.Option(help="Who does it: your name goes on record.")]
+Reason = Annotated[str, typer.Option(help="Why, for those who read it later.")]
 Broker = Literal["auto", "mosquitto", "amqtt"]
+PortKind = Literal["tcp", "pcsc", "modem", "mixed"]
 _SITE = Path("config/site.toml")
 
 
@@ -63,6 +72,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Chooses chips, profiles and faults; keys are always fresh.")] = 1,
     apdu_ms: Annotated[float, typer.Option(min=0, max=1000, help="Time a chip takes for one command.")] = 5.0,
     faults: Annotated[int, typer.Option(min=0, help="Faulty units among them.")] = 0,
+    ports: Annotated[PortKind, typer.Option(help="How heads reach chips; pcsc and mixed need root or sudo.")] = "tcp",
+    modem: Annotated[str, typer.Option(help="Personality of simulated modems.")] = "plain",
     template: Annotated[Path | None, typer.Option(help="A SAIP profile (DER) instead of generated ones.")] = None,
     broker: Annotated[Broker, typer.Option(help="Which broker; auto takes Mosquitto if it is there.")] = "auto",
     json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
@@ -72,9 +83,12 @@ def demo(
     from ifpp.bus.broker import BrokerKind
     from ifpp.roles.demo import DemoOptions
     from ifpp.roles.demo import demo as run
+    from ifpp.sim.doors import Ports
 
     kind = None if broker == "auto" else BrokerKind(broker)
-    options = DemoOptions(units, stations, heads, seed, apdu_ms, faults, template, kind, json, keep)
+    options = DemoOptions(
+        units, stations, heads, seed, apdu_ms, faults, Ports(ports), modem, template, kind, json, keep
+    )
     raise typer.Exit(run(options))
 
 
@@ -86,6 +100,52 @@ def store_serve(config: Config = _SITE) -> None:
     serve(config)
 
 
+@store_app.command("migrate")
+def store_migrate(config: Config = _SITE) -> None:
+    """Bring a database that an older ifpp made to the present schema; make a backup first."""
+    from ifpp.roles.keeping import migrate
+
+    migrate(config)
+
+
+@store_app.command("backup")
+def store_backup(file: Annotated[Path, typer.Argument(help="New file.")], config: Config = _SITE) -> None:
+    """Write the whole database to one file, checked, while stations work."""
+    from ifpp.roles.keeping import backup
+
+    backup(config, file)
+
+
+@store_app.command("restore")
+def store_restore(
+    file: Annotated[Path, typer.Argument(help="What `ifpp store backup` wrote.")], config: Config = _SITE
+) -> None:
+    """Make the database from a backup, where there is none; what happened after the backup is not in it."""
+    from ifpp.roles.keeping import restore
+
+    restore(config, file)
+
+
+@store_app.command("openapi")
+def store_openapi() -> None:
+    """Print the HTTP interface as OpenAPI 3.1."""
+    from ifpp.roles.keeping import openapi
+
+    openapi()
+
+
+@store_app.command("pki")
+def store_pki(
+    folder: Annotated[Path, typer.Argument(help="Folder of the CA; it is made when there is none.")],
+    names: Annotated[list[str] | None, typer.Argument(help="store:<host> or <role>:<name>.")] = None,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Revoke their certificates instead.")] = False,
+) -> None:
+    """Issue TLS certificates for a trial, to the store and its callers, and renew the revocation list."""
+    from ifpp.roles.keeping import pki
+
+    pki(folder, names or [], revoke=revoke)
+
+
 @store_app.command("import")
 def store_import(
     files: Annotated[list[Path], typer.Argument(help="eUICC data, deliveries and job orders, in this order.")],
@@ -93,9 +153,25 @@ def store_import(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify everything, change nothing.")] = False,
 ) -> None:
     """Verify files and take them into the store; of a refused file nothing is taken."""
-    from ifpp.roles.store import import_files
+    from ifpp.roles.intake import import_files
 
     import_files(config, files, dry_run=dry_run)
+
+
+@store_app.command("request")
+def store_request(
+    folder: Annotated[Path, typer.Argument(help="Where the request is written.")],
+    config: Config = _SITE,
+    job: Annotated[str, typer.Option(help="For this job order of the line.")] = "",
+    sku: Annotated[str, typer.Option(help="Without a job order: the SKU.")] = "",
+    region: Annotated[str, typer.Option(help="Without a job order: the region.")] = "",
+    lot: Annotated[str, typer.Option(help="Only chips of these eUICC data: file name or number.")] = "",
+    profile: Annotated[list[str] | None, typer.Option(help="A profile type each chip shall have; repeat.")] = None,
+) -> None:
+    """Write the request to the SM-DPf for the packages that are still missing."""
+    from ifpp.roles.intake import write_request
+
+    write_request(config, folder, job=job, lot=lot, sku=sku, region=region, profile_types=profile or [])
 
 
 @station_app.command("run")
@@ -106,6 +182,30 @@ def station_run(
     from ifpp.roles.station import run
 
     run(config, file)
+
+
+@heads_app.command("list")
+def heads_list(
+    station: Annotated[
+        Path | None, typer.Option(help="The heads of this station file instead of every reader there is.")
+    ] = None,
+) -> None:
+    """List readers and modems with what sits in them; reads only."""
+    from ifpp.roles.probe import list_heads
+
+    raise typer.Exit(list_heads(station))
+
+
+@heads_app.command("probe")
+def heads_probe(
+    name: Annotated[str, typer.Argument(help="A head of the station file, a reader's name, or a port's URL.")],
+    station: Annotated[Path | None, typer.Option(help="The station file.")] = None,
+    wait_s: Annotated[float, typer.Option(min=0, help="How long to wait for a chip.")] = 30.0,
+) -> None:
+    """Look at one head: every command with its time, what the chip says; reads only, touches no stock."""
+    from ifpp.roles.probe import probe
+
+    raise typer.Exit(probe(name, station, wait_s))
 
 
 @supervisor_app.command("run")
@@ -134,6 +234,36 @@ def report_acknowledged(
     from ifpp.roles.store import acknowledge
 
     acknowledge(config, report_id, by)
+
+
+@bundle_app.command("make")
+def bundle_make(
+    files: Annotated[list[Path], typer.Argument(help="What the bundle holds.")],
+    to: Annotated[str, typer.Option(help="Who it is for, as in courier.peers.")],
+    config: Config = _SITE,
+) -> None:
+    """Sign files and put them into one that can be carried to another party."""
+    from ifpp.roles.courier import make
+
+    make(config, to, files)
+
+
+@bundle_app.command("accept")
+def bundle_accept(file: Annotated[Path, typer.Argument(help="A bundle for us.")], config: Config = _SITE) -> None:
+    """Check signature, order, sizes and digests of a bundle, unpack it and write the receipt; imports nothing."""
+    from ifpp.roles.courier import accept
+
+    accept(config, file)
+
+
+@bundle_app.command("receipt")
+def bundle_receipt(
+    file: Annotated[Path, typer.Argument(help="The receipt that came back.")], config: Config = _SITE
+) -> None:
+    """Check the receipt for a bundle of ours, and tell which have none yet."""
+    from ifpp.roles.courier import receipt
+
+    receipt(config, file)
 
 
 @unit_app.command("show")
@@ -171,6 +301,49 @@ def balance(
     raise typer.Exit(show_balance(config, as_json=json))
 
 
+Firmware = Annotated[str, typer.Argument(help="Maker's number and version, as in 89049032/1.4.2.")]
+ProfileType = Annotated[str, typer.Argument(help="Profile type, as in deliveries and orders.")]
+
+
+@denylist_app.command("list")
+def denylist_list(
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """List every entry: active ones refuse, proposed ones wait for a person."""
+    from ifpp.roles.denylist import show
+
+    show(config, as_json=json)
+
+
+@denylist_app.command("add")
+def denylist_add(firmware: Firmware, profile_type: ProfileType, by: By, reason: Reason, config: Config = _SITE) -> None:
+    """Refuse a profile type on a firmware from the next claim on."""
+    from ifpp.roles.denylist import deny
+
+    deny(config, firmware, profile_type, by, reason, known=False)
+
+
+@denylist_app.command("activate")
+def denylist_activate(
+    firmware: Firmware, profile_type: ProfileType, by: By, reason: Reason, config: Config = _SITE
+) -> None:
+    """Let a proposed entry refuse."""
+    from ifpp.roles.denylist import deny
+
+    deny(config, firmware, profile_type, by, reason, known=True)
+
+
+@denylist_app.command("remove")
+def denylist_remove(
+    firmware: Firmware, profile_type: ProfileType, by: By, reason: Reason, config: Config = _SITE
+) -> None:
+    """Take an entry off; only failures after that count again."""
+    from ifpp.roles.denylist import allow
+
+    allow(config, firmware, profile_type, by, reason)
+
+
 @audit_app.command("key")
 def audit_key(
     file: Annotated[Path, typer.Argument(help="New file for the private key; FILE.pub gets the public.")],
@@ -203,19 +376,61 @@ def audit_verify(
     raise typer.Exit(verify(file, key or [], since))
 
 
+Station = Annotated[str, typer.Argument(help="Id of the station.")]
+HeadName = Annotated[str, typer.Argument(metavar="HEAD", help="Its head, as in the station file.")]
+Wait = Annotated[float, typer.Option("--wait", min=0.1, max=600, help="Seconds to wait for the station's answer.")]
+
+
+@heads_app.command("quarantine")
+def heads_quarantine(
+    station: Station, head: HeadName, by: By, reason: Reason, config: Config = _SITE, wait: Wait = 10.0
+) -> None:
+    """Take a head out of work; a seated unit is finished first."""
+    from ifpp.roles.heads import Act, quarantine
+
+    raise typer.Exit(quarantine(config, Act(station, head, by, reason, wait)))
+
+
+@heads_app.command("release")
+def heads_release(
+    station: Station, head: HeadName, by: By, reason: Reason, config: Config = _SITE, wait: Wait = 10.0
+) -> None:
+    """Let a head work again that was in quarantine; nothing is held against it any more."""
+    from ifpp.roles.heads import Act, release
+
+    raise typer.Exit(release(config, Act(station, head, by, reason, wait)))
+
+
+@heads_app.command("socket")
+def heads_socket(station: Station, head: HeadName, by: By, config: Config = _SITE, wait: Wait = 10.0) -> None:
+    """Say that a head has a new socket: its insertions count from 0. A quarantine stays until `release`."""
+    from ifpp.roles.heads import Act, new_socket
+
+    raise typer.Exit(new_socket(config, Act(station, head, by, wait_s=wait)))
+
+
 @sim_app.command("fleet")
 def sim_fleet(
     world: Annotated[Path, typer.Argument(help="Folder of the simulated world.")],
     station: Annotated[list[str], typer.Option(help="Serve the slots of this station; may be repeated.")],
     heads: Annotated[int, typer.Option(min=1, max=64, help="Slots of each station.")] = 4,
     apdu_ms: Annotated[float, typer.Option(min=0, help="Time a chip takes for one command.")] = 5.0,
-    handling_ms: Annotated[float, typer.Option(min=0, help="Time the robot takes to change a unit.")] = 50.0,
+    handling_ms: Annotated[
+        float | None, typer.Option(min=0, help="Time the robot takes to change a unit.", show_default="what fits")
+    ] = None,
+    ports: Annotated[PortKind, typer.Option(help="The doors of the slots.")] = "tcp",
+    folder: Annotated[Path, typer.Option(help="Takes sockets and terminals of slots that have some.")] = Path(),
+    readers: Annotated[Path | None, typer.Option(help="The virtual readers: {name: [host, port]}.")] = None,
+    modem: Annotated[str, typer.Option(help="Personality of simulated modems.")] = "plain",
+    tape: Annotated[Path | None, typer.Option(help="Write every APDU the chips received here.")] = None,
     out: Annotated[Path, typer.Option(help="Write what became of every unit here.")] = Path("fleet.json"),
 ) -> None:
-    """Serve virtual chips on tcp:// slots and feed them with a robot."""
-    from ifpp.roles.simulation import fleet
+    """Serve virtual chips on slots, in readers or in modems, and feed them with a robot."""
+    from ifpp.roles.simulation import FleetOptions, fleet
+    from ifpp.sim.doors import Ports
 
-    fleet(world, station, heads, apdu_ms, handling_ms, out)
+    options = FleetOptions(station, heads, apdu_ms, handling_ms, Ports(ports), folder, readers, modem, tape, out)
+    fleet(world, options)
 
 
 def main() -> None:

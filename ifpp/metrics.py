@@ -111,6 +111,21 @@ ACCEPTING = _series("station", Kind.GAUGE, "ifpp_station_accepting", "line stati
 HELD_UNITS = _series("station", Kind.GAUGE, "ifpp_held_units", "line station",
     "Units that must not go on until their chip was read again.")
 
+INSERTIONS = _series("station", Kind.COUNTER, "ifpp_insertions_total", "line station head",
+    "Units that were seated and came to their end on a head.")
+CONTACT_FAILURES = _series("station", Kind.COUNTER, "ifpp_contact_failures_total", "line station head",
+    "Seatings over which a head lost contact, or never had it.")
+SOCKET_CYCLES = _series("station", Kind.GAUGE, "ifpp_socket_cycles", "line station head",
+    "Insertions of the present socket.")
+MAINTENANCE_DUE = _series("station", Kind.GAUGE, "ifpp_maintenance_due", "line station head",
+    "1 while a socket has seen all the insertions it is made for, else 0.")
+QUARANTINED = _series("station", Kind.GAUGE, "ifpp_head_quarantined", "line station head",
+    "1 while a head takes no units until a person releases it, else 0.")
+HEAD_ALARMS = _series("station", Kind.GAUGE, "ifpp_head_alarm", "line station head code",
+    "1 while an alarm of a head stands (A-110 contact, A-111 fails, A-112 worn, A-113 socket due), else 0.")
+SECONDS_PER_KB = _series("station", Kind.GAUGE, "ifpp_head_kilobyte_seconds", "line station head",
+    "Time a load takes for 1000 bytes of package, mean of the last loads.", unit="seconds")
+
 BROKER_CONNECTED = _series("station supervisor", Kind.GAUGE, "ifpp_broker_connected", "line node",
     "1 while connected to the broker, else 0.")
 BROKER_CONNECTIONS = _series("station supervisor", Kind.COUNTER, "ifpp_broker_connections_total", "line node",
@@ -145,6 +160,8 @@ LINE_EPOCH = _series("supervisor", Kind.GAUGE, "ifpp_line_epoch", "line",
 
 STORE_SECONDS = _series("store", Kind.HISTOGRAM, "ifpp_store_request_seconds", "operation status",
     "Time to answer a station, by operation and HTTP status.", unit="seconds", buckets=_LATENCY_S)
+STORE_REFUSALS = _series("store", Kind.COUNTER, "ifpp_store_refusals_total", "operation code",
+    "Requests and connections refused for who asked or what was asked, by code of the fault table.")
 # fmt: on
 
 

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from ifpp.errors import SettingsError
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,32}$")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_BYTE = "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+Version = Annotated[str, msgspec.Meta(pattern=rf"^({_BYTE}\.{_BYTE}\.{_BYTE})?$")]
 
 
 class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,13 +30,34 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: Name = "ifpp1"
 
 
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files in PEM, relative to the settings file: the CAs that issue the other side's certificates; own certificate
+    (with its chain) and private key, which only its owner may read.
+    """
+
+    ca: str
+    cert: str
+    key: str
+
+
+class StoreTls(Tls, frozen=True, forbid_unknown_fields=True):
+    """The store's side. `crl`: the CAs' revocation lists, read again when the file changes; "" = nothing is revoked."""
+
+    crl: str = ""
+
+
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The factory profile store: where it listens, where stations reach it, and its database."""
+    """The factory profile store: where it listens, where stations reach it, and its database.
+
+    Without `tls` it listens on this machine only, and everybody on it may do everything. `metrics_port` 0 = any free.
+    """
 
     url: str = "http://127.0.0.1:8470"
     host: str = "127.0.0.1"
     port: Port = 8470
     database: str = "sqlite:///factory.db"
+    metrics_port: Port = 0
+    tls: StoreTls | None = None
 
 
 class Supervisor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +95,30 @@ class Trust(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policies: Policies = Policies()
 
 
+class Denylist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Learning which profile type fails on which chip firmware.
+
+    So many chips of one firmware that a profile type failed on, with none it succeeded on, make an entry; 0 learns
+    nothing. `refuse`: the entry refuses at once, otherwise it is a proposal that a person activates.
+    """
+
+    failures: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
+    refuse: bool = False
+
+
+class Courier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Courier bundles, for plants without a network: who we are (`name`), and the key that signs for us.
+
+    `peers`: file of the public key of each party we exchange bundles with. Files are relative to the settings file.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,32}$")] = ""
+    key: str = ""
+    folder: str = "courier"
+    max_bundle_mb: Annotated[int, msgspec.Meta(ge=1)] = 16_384
+    peers: dict[Name, str] = {}
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`config/site.toml`: what all processes of one line share."""
 
@@ -82,11 +129,15 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: Broker = Broker()
     store: Store = Store()
     supervisor: Supervisor = Supervisor()
+    denylist: Denylist = Denylist()
     trust: Trust = Trust()
+    courier: Courier = Courier()
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One programming head. `port` is a URL (see README); `block_size` the STORE DATA block (6..255 bytes).
+    """One programming head. `port` is a URL (see README); `block_size` the STORE DATA block (6..255 bytes)
+    to begin with: where the link does not carry it, smaller ones are used. `clock_hz`: the reader's card clock, 0 when
+    it is not known; it only tells the bit rate.
 
     `lamp`: URL of the lamp where the reader has none of its own (tcp://host:port, unix:///path), "" = no lamp.
     """
@@ -94,6 +145,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: str
     lamp: str = ""
     block_size: Annotated[int, msgspec.Meta(ge=6, le=255)] = 255
+    clock_hz: Annotated[int, msgspec.Meta(ge=0, le=20_000_000)] = 0
     socket_id: str = ""
 
 
@@ -118,15 +170,34 @@ class Outbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a station does with a chip after the load.
+    """What a station asks of a chip before the load, and what it does with it afterwards.
 
-    `memory_factor`: free memory wanted, as a multiple of the package; `report_path`: "factory" removes the result
-    from the chip once it is stored here, "device" leaves it for the device to report in the field.
+    `memory_factor`: free memory wanted, as a multiple of the package; `svn`, `profile_version`: the lowest
+    specification and profile package version a chip must name ("2.2.0"; "" = any); `report_path`: "factory" removes
+    the result from the chip once it is stored here, "device" leaves it for the device to report in the field.
     """
 
     memory_factor: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    svn: Version = ""
+    profile_version: Version = ""
     report_path: str = "factory"
     reseats: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
+
+
+class Life(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a head is taken out of work, or people are told. 0 = never.
+
+    `contact_streak` and `fail_streak`: so many different units in a row quarantine it. `window` units of each head are
+    remembered to compare its contact with the others'; `confidence` that it is worse before anybody is told, and
+    `worn_stops` whether that quarantines it. `socket_cycles_due`: insertions a socket is made for.
+    """
+
+    contact_streak: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
+    fail_streak: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
+    window: Annotated[int, msgspec.Meta(ge=20, le=5000)] = 200
+    confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.999
+    worn_stops: bool = False
+    socket_cycles_due: Annotated[int, msgspec.Meta(ge=0)] = 100_000
 
 
 class Pcsc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +210,7 @@ class Pcsc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`stations/<id>.toml`: one physical station."""
+    """`stations/<id>.toml`: one physical station. `tls`: how it shows itself to a store at https://."""
 
     id: Name
     heads: dict[Name, Head]
@@ -148,10 +219,44 @@ class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadlines: Deadlines = Deadlines()
     outbox: Outbox = Outbox()
     recipe: Recipe = Recipe()
+    life: Life = Life()
     pcsc: Pcsc = Pcsc()
+    tls: Tls | None = None
 
 
-T = TypeVar("T", Site, Station)
+class Modem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one model of modem needs; every field's default is the standard's (3GPP TS 27.007). Data, never code.
+
+    `access`: "cgla" (AT+CCHO, +CGLA, +CCHC), "csim" (AT+CSIM) or "auto": ask the modem. `init`: sent once when the port
+    is opened. `reset`: what powers the SIM off and on. `presence`: asks whether a SIM is there; `absent`: beginnings of
+    lines, and numbers or texts of +CME ERROR, that say no, asked for or not. `restarted`: beginnings of lines a modem
+    sends when it has started anew. `ready_s`: how long the SIM may take after a reset. `tries`: how often the ISD-R is
+    tried, with a reset before each. `sessions`: handles 1 to n are closed before the first session; 0 where handles
+    are no small numbers. `cla`: class bytes carry channel 0 ("zero", the standard) or the handle's number ("handle").
+    `csim_channels`: +CSIM can open logical channels. `max_block`: the largest STORE DATA block it carries (bytes).
+    """
+
+    access: Literal["auto", "cgla", "csim"] = "auto"
+    init: tuple[str, ...] = ()
+    reset: tuple[str, ...] = ("AT+CFUN=0", "AT+CFUN=1")
+    presence: str = "AT+CPIN?"
+    absent: tuple[str, ...] = ("+CPIN: NOT INSERTED", "+CPIN: NOT READY", "10", "SIM not inserted")
+    restarted: tuple[str, ...] = ("RDY", "^SYSSTART", "SYSSTART")
+    ready_s: Seconds = 10.0
+    tries: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
+    sessions: Annotated[int, msgspec.Meta(ge=0, le=20)] = 20
+    cla: Literal["zero", "handle"] = "zero"
+    csim_channels: bool = True
+    max_block: Annotated[int, msgspec.Meta(ge=6, le=255)] = 255
+
+
+class Modems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of modem models by name, such as `ifpp/hw/modems.toml`."""
+
+    models: dict[Name, Modem]
+
+
+T = TypeVar("T", Site, Station, Modems)
 
 
 def load_site(path: Path) -> Site:
@@ -166,7 +271,17 @@ def load_station(path: Path) -> Station:
         raise SettingsError("SETTINGS.INVALID", "a station needs at least one head", where=f"{path}: heads")
     if station.recipe.report_path not in ("factory", "device"):
         raise SettingsError("SETTINGS.INVALID", 'report_path is "factory" or "device"', where=f"{path}: recipe")
+    owners: dict[str, str] = {}
+    for name, head in station.heads.items():
+        if (other := owners.setdefault(head.port, name)) != name:
+            detail = f"it has the same port as head {other}"
+            raise SettingsError("SETTINGS.INVALID", detail, where=f"{path}: heads.{name}")
     return station
+
+
+def load_modems(path: Path) -> dict[str, Modem]:
+    """Read a file of modem models; raises SettingsError naming file, line and key."""
+    return _load(path, Modems).models
 
 
 def _load(path: Path, kind: type[T]) -> T:

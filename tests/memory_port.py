@@ -14,6 +14,7 @@ class MemoryPort:
     """
 
     url = "memory://chip"
+    max_block = 255
     deadline_s: float | None = None
 
     def __init__(self, chip: Euicc) -> None:
@@ -41,6 +42,9 @@ class MemoryPort:
     def power_down(self) -> None:
         self.chip.power_off()
 
+    def open_channel(self, aid: bytes, timeout_s: float) -> int | None:
+        return None
+
     def transmit(self, apdu: bytes, timeout_s: float) -> bytes:
         self.sent.append(apdu)
         if self.pull_at and len(self.sent) >= self.pull_at:
@@ -48,7 +52,10 @@ class MemoryPort:
                 self.chip.process(apdu)
             self.chip.power_off()
             raise TransportError("CONTACT.LOST", "pulled by the test", where=self.url)
-        return self.chip.process(apdu)
+        answer = self.chip.process(apdu)
+        if self.chip.silent:
+            raise TransportError("APDU.TIMEOUT", "no answer", where=self.url)
+        return answer
 
     def lamp(self, lamp: Lamp) -> None:
         self.lamps.append(lamp)

@@ -31,6 +31,7 @@ def test_defaults(tmp_path: Path) -> None:
     [
         (SITE + "[broker]\nhots = 'x'\n", 6, ["hots", 'did you mean "host"']),
         (SITE + "[broker]\nport = 70000\n", 6, ["65535"]),
+        (SITE + "[store.tls]\nca = 'a'\ncert = 'c'\nkey = 'k'\ncrt = 'x'\n", 9, ["crt", 'did you mean "crl"']),
         (SITE.replace('"L1"', '"L 1"'), 4, ["line"]),
         ('enterprise = "acme"\n', 0, ["site"]),
         ("enterprise = \n", 0, ["not TOML"]),
@@ -52,6 +53,13 @@ def test_a_bad_site_file_names_file_line_and_key(tmp_path: Path, text: str, line
         ('id = "st01"\nheads = {}\n', ["at least one head"]),
         (STATION + '[recipe]\nreport_path = "nowhere"\n', ["report_path"]),
         (STATION + "block_size = 5\n", ["block_size", "6"]),
+        (STATION + '[heads.h02]\nport = "tcp://127.0.0.1:9101"\n', ["heads.h02", "same port as head h01"]),
+        (STATION + '[pcsc]\nsocked = "/run/x"\n', ["socked", 'did you mean "socket"']),
+        (STATION + '[recipe]\nsvn = "2.6"\n', ["svn"]),
+        (STATION + "[life]\ncontact_streak = -1\n", ["contact_streak"]),
+        (STATION + "[life]\nwindow = 5\n", ["window"]),
+        (STATION + "[life]\nconfidence = 1.0\n", ["confidence"]),
+        (STATION + '[recipe]\nprofile_version = "2.256.0"\n', ["profile_version"]),
     ],
 )
 def test_a_bad_station_file_says_what_is_wrong(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -90,7 +90,7 @@ class BusClient:
         self._clock = clock
         self._metrics = metrics
         self._waiting: asyncio.Queue[Inbound] = asyncio.Queue(_MAX_WAITING)
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         metrics.set(series.BROKER_CONNECTED, 0, node=node_id)
 
     @property
@@ -134,7 +134,7 @@ class BusClient:
     async def _connect_once(self, stop: asyncio.Event) -> bool:
         """Connect and stay; returns at `stop` or when the connection failed: whether it had been up."""
         session = await self._next_session()
-        connection = _Connection(self._new_client(session), self._place)
+        connection = Connection(self._new_client(session), self._place)
         try:
             await connection.open()
         except aiomqtt.MqttError as error:
@@ -157,7 +157,7 @@ class BusClient:
             await connection.close(self._topics.online(self._node_id), self._online(session, online=False))
         return was_up
 
-    async def _greet(self, connection: _Connection, session: int) -> None:
+    async def _greet(self, connection: Connection, session: int) -> None:
         await connection.subscribe(self._subscriptions)
         await connection.publish(
             self._topics.online(self._node_id), self._online(session, online=True), qos=1, retain=True
@@ -168,7 +168,7 @@ class BusClient:
         log.info("broker.connected", place=self._place, session=session)
         await self._on_connected(session)
 
-    async def _read(self, connection: _Connection) -> None:
+    async def _read(self, connection: Connection) -> None:
         """Move messages into the bounded queue; never waits for it, so a lost connection is seen at once."""
         async for inbound in connection.messages():
             if len(inbound.payload) > MAX_PAYLOAD:
@@ -215,7 +215,7 @@ class BusClient:
         return client
 
 
-class _Connection:
+class Connection:
     """One aiomqtt client from connect to disconnect; maps its errors and outlives its quirks."""
 
     def __init__(self, client: aiomqtt.Client, place: str) -> None:
@@ -232,10 +232,10 @@ class _Connection:
         except asyncio.CancelledError:
             # A thread opens the socket and cannot be called back: see it through, then close.
             await asyncio.wait({connecting})
-            await self._leave(_FAREWELL_S if connecting.exception() is None else _UNANSWERED_S)
+            await self.leave(_FAREWELL_S if connecting.exception() is None else _UNANSWERED_S)
             raise
         except aiomqtt.MqttError:
-            await self._leave(_UNANSWERED_S)
+            await self.leave(_UNANSWERED_S)
             raise
 
     async def subscribe(self, filters: list[str]) -> None:
@@ -279,9 +279,10 @@ class _Connection:
         """Publish the farewell, retained, and disconnect; a lost connection is let go. Never raises for the broker."""
         with suppress(aiomqtt.MqttError):
             await self._client.publish(topic, farewell, 1, True, timeout=_FAREWELL_S)
-        await self._leave(_FAREWELL_S)
+        await self.leave(_FAREWELL_S)
 
-    async def _leave(self, timeout_s: float) -> None:
+    async def leave(self, timeout_s: float) -> None:
+        """Disconnect; never raises for the broker."""
         self._client.timeout = timeout_s
         with suppress(aiomqtt.MqttError):
             await self._client.__aexit__(None, None, None)

@@ -74,6 +74,14 @@ class Topics:
         """Where the supervisor acknowledges a station's events."""
         return self._of(station, "ack", "evt")
 
+    def command(self, station: str, name: str) -> str:
+        """Where a station is asked to do something, for example `block_head`."""
+        return self._of(station, "cmd", name)
+
+    def answer(self, station: str, name: str) -> str:
+        """Where a station answers a command of this name."""
+        return self._of(station, "cmd_rsp", name)
+
     # ---- the line ----
 
     @property

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from ifpp.errors import CardError, TransportError, WireError
+from ifpp.fpa.link import blames_blocks, smaller
 from ifpp.hw.port import CardPort
 from ifpp.model.chip import EuiccInfo2, FpaState, FpaStatus, InstallResult, OtkList, PirEntry, ProfileInfo
 from ifpp.model.ids import Eid
@@ -42,21 +43,25 @@ class Chip:
     ) -> None:
         self.port = port
         self.codec = codec
-        self._block_size = block_size
+        self._block_size = min(block_size, port.max_block)
         self._apdu_timeout_s = apdu_timeout_s
         self._load_apdu_timeout_s = load_apdu_timeout_s
         self._timeout_s = apdu_timeout_s
         self._trace = trace
         self._channel: CardChannel | None = None
+        self._earlier_apdus = 0
         self.atr = b""
 
     def open(self) -> None:
         """Power up and select the ISD-R; raises TransportError, or CardError EUICC.NOT_AN_EUICC."""
+        self._earlier_apdus = self.apdus
         self.atr = self.port.power_up()
+        number = self.port.open_channel(ISD_R, self._timeout_s)
+        if number is not None:
+            self._channel = CardChannel(self._transmit, number, self._block_size, trace=self._trace)
+            return
         try:
-            self._channel = open_channel(
-                lambda apdu: self.port.transmit(apdu, self._timeout_s), ISD_R, self._block_size, trace=self._trace
-            )
+            self._channel = open_channel(self._transmit, ISD_R, self._block_size, trace=self._trace)
         except StatusError as error:
             raise CardError("EUICC.NOT_AN_EUICC", f"the ISD-R cannot be selected ({error.detail})") from error
 
@@ -120,15 +125,42 @@ class Chip:
         finally:
             self._timeout_s = self._apdu_timeout_s
 
+    def repeatable(self, tlv: bytes, *, loading: bool = False) -> bytes:
+        """Send a command that may be sent twice: when the link does not carry its blocks, again in smaller ones.
+
+        `block_size` then stays at what worked. After silence the port is opened anew and the chip powered anew: a late
+        answer must not be taken for another's. Never for the commands of a load, which only the chip can settle.
+        """
+        while True:
+            try:
+                return self.command(tlv, loading=loading)
+            except CardError as error:
+                less = smaller(min(len(tlv), self._block_size)) if blames_blocks(error) else None
+                if less is None:
+                    raise
+                self.block_size = less
+                if isinstance(error, TransportError):
+                    self.port.open()
+                    self.open()
+
+    def _transmit(self, apdu: bytes) -> bytes:
+        return self.port.transmit(apdu, self._timeout_s)
+
     @property
     def apdus(self) -> int:
-        """STORE DATA and GET RESPONSE commands sent since `open`."""
-        return 0 if self._channel is None else self._channel.apdus
+        """STORE DATA and GET RESPONSE commands sent since the chip was powered first after `close`."""
+        return 0 if self._channel is None else self._earlier_apdus + self._channel.apdus
 
     @property
     def block_size(self) -> int:
-        """Bytes in one STORE DATA block."""
+        """Bytes in one STORE DATA block, from now on."""
         return self._block_size
+
+    @block_size.setter
+    def block_size(self, size: int) -> None:
+        self._block_size = min(size, self.port.max_block)
+        if self._channel is not None:
+            self._channel.block_size = self._block_size
 
 
 def is_locked(status: FpaStatus) -> bool:

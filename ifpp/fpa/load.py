@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from ifpp.errors import CardError, IfppError, TransportError, VerificationError
-from ifpp.fpa.chip import Chip, Identity, milliseconds_since
+from ifpp.fpa.chip import Chip, milliseconds_since
 from ifpp.model.chip import (
     TEMPORARY_REASONS,
     BoundProfilePackage,
@@ -26,7 +26,7 @@ from ifpp.wire import es10
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One package as the chip gets it: byte-exact, opaque, bound to `eid`."""
+    """One package as the chip gets it: byte-exact, opaque, bound to `eid`. `profile_type` as ordered."""
 
     package_id: str
     eid: Eid
@@ -35,6 +35,7 @@ class Order:
     smdp_oid: str
     prepare: PrepareDownload
     bpp: BoundProfilePackage
+    profile_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,13 @@ class Verdict:
     load_ms: int = 0
 
 
-def preflight(identity: Identity, order: Order, memory_factor: float) -> None:
-    """Refuse what cannot fit before a key is spent; raises CardError or VerificationError."""
-    if identity.eid != order.eid:
-        raise VerificationError("EID.MISMATCH", f"the package is bound to EID {order.eid}", where=f"EID {identity.eid}")
-    needed = round(len(order.bpp.raw) * memory_factor)
-    if identity.info2.free_nvm < needed:
-        raise CardError(
-            "EUICC.NO_MEMORY", f"{identity.info2.free_nvm} bytes free, {needed} needed", where=f"EID {identity.eid}"
-        )
-
-
 def prepare(chip: Chip, order: Order) -> None:
-    """PrepareDownload: the chip checks SM-DPf and order and reserves the one-time key; nothing is spent yet."""
+    """PrepareDownload: the chip checks SM-DPf and order and reserves the one-time key; nothing is spent yet.
+
+    The first command with long blocks, and one that may be repeated: here it shows which blocks the link carries.
+    """
     # way of a unit, step 5
-    answer = chip.codec.parse_prepared(chip.command(chip.codec.prepare_request(order.prepare), loading=True))
+    answer = chip.codec.parse_prepared(chip.repeatable(chip.codec.prepare_request(order.prepare), loading=True))
     if answer.error is not None:
         raise CardError(
             "EUICC.PREPARE_REFUSED",

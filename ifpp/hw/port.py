@@ -20,6 +20,8 @@ class CardPort(Protocol):
 
     url: str
     deadline_s: float | None
+    max_block: int
+    """The largest STORE DATA block the reader itself carries (255 unless its maker's faults say less)."""
 
     def open(self) -> None:
         """Reach the reader; what an earlier opening left is let go first."""
@@ -31,10 +33,18 @@ class CardPort(Protocol):
         """True as soon as the socket is empty, False after `timeout_s`."""
 
     def power_up(self) -> bytes:
-        """Power the chip (cold) and return its ATR."""
+        """Power the chip (cold) and return its ATR; b"" where the device keeps it to itself (a modem)."""
 
     def power_down(self) -> None:
         """Take the power away; never fails."""
+
+    def open_channel(self, aid: bytes, timeout_s: float) -> int | None:
+        """Select an application on a channel of the device's own making, once after `power_up`.
+
+        None: the port carries raw APDUs and the caller opens the channel itself. A number: the application is
+        selected, and the class bytes of the APDUs that follow are those of this logical channel (a modem sets the
+        real one: 0). Raises TransportError, and CardError EUICC.NOT_AN_EUICC when the card has no such application.
+        """
 
     def transmit(self, apdu: bytes, timeout_s: float) -> bytes:
         """One APDU; returns response data followed by SW1 SW2 (at least 2 bytes)."""
@@ -62,5 +72,9 @@ def make_port(url: str, lamp: str = "") -> CardPort:
         from ifpp.hw.pcsc import PcscPort  # noqa: PLC0415
 
         return PcscPort(url, lamp)
-    kinds = "tcp://host:port, unix:///path or pcsc:READER NAME"
+    if scheme == "modem":
+        from ifpp.hw.modem import ModemPort  # noqa: PLC0415
+
+        return ModemPort(url, lamp)
+    kinds = "tcp://host:port, unix:///path, pcsc:READER NAME or modem:/dev/tty"
     raise SettingsError("SETTINGS.INVALID", f"unknown kind of port {scheme!r}, use {kinds}", where=url)

@@ -72,6 +72,7 @@ class TcpPort:
     """
 
     deadline_s: float | None = None
+    max_block = 255
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -106,6 +107,9 @@ class TcpPort:
     def power_down(self) -> None:
         with contextlib.suppress(TransportError):
             self._send(_POWER_OFF)
+
+    def open_channel(self, aid: bytes, timeout_s: float) -> int | None:  # noqa: ARG002 - raw APDUs: the caller does it
+        return None
 
     def transmit(self, apdu: bytes, timeout_s: float) -> bytes:
         try:

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from io import BytesIO
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -18,13 +20,14 @@ from ifpp.model.clock import parse_utc
 from ifpp.model.messages import Job
 from ifpp.store.factory import Factory
 from ifpp.store.intake import Intake
-from ifpp.store.records import ChipItem, ChipRow, PackageItem
+from ifpp.store.records import ChipItem, PackageItem
 from ifpp.trust.chain import TrustStore
 from ifpp.trust.verify import ExpectedPackage, check_otk_list, check_package
 from ifpp.wire.bpp import parse_bpp
 from ifpp.wire.documents import DeliveryItem, EsedItem, read_delivery, read_esed, read_job_order
 from ifpp.wire.es10 import parse_info2
 from ifpp.wire.fpx import parse_otk_list, parse_prepare_download
+from ifpp.wire.jsonlines import MAX_LINE_BYTES
 
 ItemT = TypeVar("ItemT")
 
@@ -54,6 +57,11 @@ class Incoming(ABC, Generic[ItemT]):
     def where(self) -> str:
         """File and line of what was read last."""
 
+    @property
+    @abstractmethod
+    def digest(self) -> bytes:
+        """SHA-256 of the file, once `items` has ended."""
+
     @abstractmethod
     def check_header(self) -> None:
         """Check what all items share; raises IntakeError, VerificationError or WireError."""
@@ -68,7 +76,11 @@ class Incoming(ABC, Generic[ItemT]):
 
     @abstractmethod
     def ids(self, item: ItemT) -> str:
-        """Name an item in errors."""
+        """Say which item it is."""
+
+    def named(self, item: ItemT) -> str:
+        """Name the item that was read last: file, line and ids."""
+        return f"{self.where}, {self.ids(item)}"
 
 
 class EsedFile(Incoming[EsedItem]):
@@ -84,6 +96,10 @@ class EsedFile(Incoming[EsedItem]):
     @property
     def where(self) -> str:
         return self._lines.where
+
+    @property
+    def digest(self) -> bytes:
+        return self._lines.digest
 
     def check_header(self) -> None:
         self._context.trust_store.check_eum(self._header.eum_chain, self._context.now)
@@ -106,7 +122,8 @@ class EsedFile(Incoming[EsedItem]):
                 info2=self._header.euicc_info2[item.info2],
                 otk_list=item.otk_list,
                 keys=parse_otk_list(item.otk_list).keys,
-            )
+            ),
+            self.named(item),
         )
 
     def ids(self, item: EsedItem) -> str:
@@ -122,11 +139,16 @@ class DeliveryFile(Incoming[DeliveryItem]):
         self._header, self._lines = read_delivery(stream, name)
         self.items = self._lines
         self._context = context
-        self._chip: ChipRow | None = None
+        self._keys_of = ""
+        self._keys: dict[str, bytes] | None = None
 
     @property
     def where(self) -> str:
         return self._lines.where
+
+    @property
+    def digest(self) -> bytes:
+        return self._lines.digest
 
     def check_header(self) -> None:
         oid = self._context.trust_store.smdp(self._header.smdp_chain, self._context.now).oid
@@ -164,7 +186,8 @@ class DeliveryFile(Incoming[DeliveryItem]):
                 bpp=item.bpp,
                 bpp_sha256=item.bpp_sha256.hex(),
                 expires_at=_expiry(item),
-            )
+            ),
+            self.named(item),
         )
 
     def ids(self, item: DeliveryItem) -> str:
@@ -172,11 +195,11 @@ class DeliveryFile(Incoming[DeliveryItem]):
 
     def _one_time_key(self, item: DeliveryItem) -> bytes:
         """Return the public point that the chip's eUICC data hold under the item's otkId."""
-        if self._chip is None or self._chip.eid != item.eid:
-            self._chip = self._context.factory.chip(item.eid)
-        if self._chip is None:
+        if self._keys_of != item.eid:
+            self._keys_of, self._keys = item.eid, self._context.factory.keys_of(item.eid)
+        if self._keys is None:
             raise IntakeError("INTAKE.UNKNOWN_EID", "the store has no eUICC data of this chip", where="eid")
-        public = self._chip.keys.get(item.otk_id.hex())
+        public = self._keys.get(item.otk_id.hex())
         if public is None:
             detail = f"one-time key {item.otk_id.hex()} is not in the chip's eUICC data"
             raise IntakeError("INTAKE.UNKNOWN_KEY", detail, where="otk_id")
@@ -189,7 +212,9 @@ class JobOrderFile(Incoming[Job]):
     kind = "job"
 
     def __init__(self, stream: BinaryIO, name: str, context: Context) -> None:
-        self._job = read_job_order(stream, name)
+        content = stream.read(MAX_LINE_BYTES + 1)
+        self._digest = sha256(content).digest()
+        self._job = read_job_order(BytesIO(content), name)
         self.items = iter((self._job,))
         self._name = name
         self._context = context
@@ -197,6 +222,10 @@ class JobOrderFile(Incoming[Job]):
     @property
     def where(self) -> str:
         return self._name
+
+    @property
+    def digest(self) -> bytes:
+        return self._digest
 
     def check_header(self) -> None:
         job = self._job

@@ -1,27 +1,31 @@
-"""Import of files: verified first, then taken in one transaction, or refused as a whole.
+"""Import of files: verified first, then taken in, or refused as a whole.
 
 Plan for a file (numbers reappear in the code):
-  1. A file that is byte for byte one imported before is done: nothing happens.
+  1. What an import that died left behind is finished or thrown away. A file that is byte for byte one imported before
+     is done: nothing happens.
   2. Its first line says what the file is, its header holds: certificates above all.
   3. Every item holds by itself; every bad one is noted, also one that cannot be read.
   4. The file is whole: trailer, count and digest. Any fault so far refuses it.
-  5. The same bytes are read once more and go into the store in one transaction; the store refuses what it has
-     already: EIDs, one-time keys, ICCIDs, packages, transactions.
+  5. The same bytes are read once more and staged, then accepted in one short transaction (`ifpp.store.intake`); the
+     store refuses what it has already: EIDs, one-time keys, ICCIDs, packages, transactions.
 
-One item is in memory at a time. The long part, 3, holds no lock: stations claim packages meanwhile.
+A few items are in memory at a time. Nothing here holds a lock for longer than a chunk: stations claim packages
+meanwhile.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ifpp.errors import IfppError, IntakeError, SettingsError, VerificationError, WireError
 from ifpp.line.incoming import Context, Incoming, kind_of
@@ -34,8 +38,11 @@ _PROGRESS_ITEMS = 100
 _READ_BYTES = 1 << 20
 _ITEM_FAULTS = frozenset({"INTAKE.FORMAT", "INTAKE.BAD_ID"})  # the next line may still be read after these
 
-Progress = Callable[[str, int], None]
-"""Called with the phase ("verify", "import") and the items done: every hundred items and at the end."""
+Progress = Callable[[str, int, float], None]
+"""Called with the phase ("verify", "stage", "shelve"), the items done and the share of the phase that is (0 to 1).
+
+That is every hundred items and at the end. What is small or only verified is never shelved.
+"""
 
 
 class IntakeOutcome(StrEnum):
@@ -69,10 +76,10 @@ def import_file(
 ) -> IntakeReport:
     """Import eUICC data, a delivery, or a job order for `line`; see the plan above.
 
-    A dry run does everything, the transaction included, and rolls it back. Raises IntakeError for a refused file: with
+    A dry run checks everything, against the store too, and writes nothing. Raises IntakeError for a refused file: with
     the fault's code when it is the whole file's, else INTAKE.REJECTED; `items` lists the first hundred bad items,
     each with code, line and ids. Nothing of a refused file is in the store. Raises SettingsError when the file cannot
-    be opened, ServiceError when the database does not answer.
+    be opened, ServiceError when the database does not answer, or another import goes on for long (INTAKE.BUSY).
     """
     # way of a unit, step 1
     context = Context(factory, trust_store, now, line)
@@ -81,11 +88,9 @@ def import_file(
     except OSError as error:
         raise SettingsError("SETTINGS.MISSING", f"cannot be opened ({error.strerror})", where=str(path)) from error
     with file:
-        return _Import(file, path.name, context, progress or (lambda _phase, _items: None)).run(dry_run=dry_run)
-
-
-class _DryRunEndsError(Exception):
-    """Rolls back the transaction of a dry run."""
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise SettingsError("SETTINGS.INVALID", "not a file", where=str(path))
+        return _Import(file, path.name, context, progress or (lambda _phase, _items, _share: None)).run(dry_run=dry_run)
 
 
 class _Import:
@@ -97,9 +102,12 @@ class _Import:
         self._context = context
         self._progress = progress
         self._sha256 = ""
+        self._bytes = max(1, os.fstat(file.fileno()).st_size)
         self._kind: type[Incoming[Any]]
 
     def run(self, *, dry_run: bool) -> IntakeReport:
+        if not dry_run:  # 1
+            self._context.factory.settle_intakes(self._context.now)
         with self._reading() as reader:
             self._sha256 = hashlib.file_digest(reader, "sha256").hexdigest()
         if known := self._known():  # 1
@@ -108,8 +116,7 @@ class _Import:
             self._kind = kind_of(reader.readline(MAX_LINE_BYTES), self._name)  # 2
         items = self._verify()
         try:
-            with suppress(_DryRunEndsError):
-                self._take(dry_run=dry_run)
+            self._take(items, dry_run=dry_run)
         except IntakeError:
             if known := self._known():  # another process was faster
                 return known
@@ -134,18 +141,22 @@ class _Import:
                 try:
                     incoming.check(item)  # 3
                 except (IntakeError, VerificationError, WireError) as error:
-                    bad.note(error, f"{incoming.where}, {incoming.ids(item)}")
+                    bad.note(error, incoming.named(item))
                 if total % _PROGRESS_ITEMS == 0:
-                    self._progress("verify", total)
-            reader.check_digest(self._sha256, self._name)
-        self._progress("verify", total)
+                    self._progress("verify", total, self._share())
+            self._check_same(incoming)
+        self._progress("verify", total, 1.0)
         if bad.count:  # 4
             first = bad.first[0]
             detail = f"{bad.count} bad items, first: {first.where}: {first.code} {first.detail}"
             raise IntakeError("INTAKE.REJECTED", detail, where=self._name, items=bad.first)
         return total
 
-    def _open(self, reader: _DigestingReader) -> Incoming[Any]:
+    def _share(self) -> float:
+        """How much of the file has been read."""
+        return min(1.0, self._file.tell() / self._bytes)
+
+    def _open(self, reader: BinaryIO) -> Incoming[Any]:
         incoming = self._kind(reader, self._name, self._context)
         try:
             incoming.check_header()  # 2
@@ -169,27 +180,37 @@ class _Import:
                 continue
             yield item
 
-    def _take(self, *, dry_run: bool) -> None:
+    def _take(self, items: int, *, dry_run: bool) -> None:
         """Step 5."""
-        kind, factory = self._kind.kind, self._context.factory
-        with self._reading() as reader, factory.intake(kind, self._name, self._sha256, self._context.now) as intake:
-            incoming = self._kind(reader, self._name, self._context)
+        kind, context = self._kind.kind, self._context
+        taking = context.factory.intake(
+            kind,
+            self._name,
+            self._sha256,
+            context.now,
+            dry_run=dry_run,
+            shelved=lambda done: self._progress("shelve", done, done / items),
+        )
+        with self._reading() as reader, taking as intake:
+            incoming = self._kind(reader, self._name, context)
             count = 0
             for count, item in enumerate(incoming.items, start=1):
                 incoming.add(intake, item)
                 if count % _PROGRESS_ITEMS == 0:
-                    self._progress("import", count)
-            reader.check_digest(self._sha256, self._name)
-            if dry_run:
-                intake.finish()
-                raise _DryRunEndsError
-        self._progress("import", count)
+                    self._progress("stage", count, self._share())
+            self._check_same(incoming)
+            self._progress("stage", count, 1.0)
+
+    def _check_same(self, incoming: Incoming[Any]) -> None:
+        """Every reading sees the same bytes, or nothing is believed."""
+        if incoming.digest.hex() != self._sha256:
+            raise IntakeError("INTAKE.DIGEST", "the file changed while it was read", where=self._name)
 
     @contextmanager
-    def _reading(self) -> Iterator[_DigestingReader]:
+    def _reading(self) -> Iterator[BinaryIO]:
         """Read the file from its start; it stays open."""
         self._file.seek(0)
-        reader = _DigestingReader(self._file, _READ_BYTES)
+        reader = io.BufferedReader(self._file, _READ_BYTES)
         try:
             yield reader
         finally:
@@ -214,26 +235,3 @@ class _BadItems:
             detail = f"{error.where}: {error.detail}" if error.where not in {"", where} else error.detail
             code = "INTAKE.FORMAT" if isinstance(error, WireError) else error.code
             self._first.append(IntakeError(code, detail, where=where))
-
-
-class _DigestingReader(io.BufferedReader):
-    """Digests what is read of a file, so that a second reading is known to see the same bytes."""
-
-    def __init__(self, file: io.FileIO, buffer_bytes: int) -> None:
-        super().__init__(file, buffer_bytes)
-        self._digest = hashlib.sha256()
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        return self._taken(super().readline(size))
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return self._taken(super().read(size))
-
-    def check_digest(self, expected: str, name: str) -> None:
-        """Raise IntakeError unless what was read has this digest (hex)."""
-        if self._digest.hexdigest() != expected:
-            raise IntakeError("INTAKE.DIGEST", "the file changed while it was read", where=name)
-
-    def _taken(self, data: bytes) -> bytes:
-        self._digest.update(data)
-        return data

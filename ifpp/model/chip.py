@@ -103,7 +103,10 @@ class OtkDeletion:
 
 @dataclass(frozen=True, slots=True)
 class EuiccInfo2:
-    """The members of EUICCInfo2 (BF22) the line decides on; `raw` keeps everything."""
+    """The members of EUICCInfo2 (BF22) the line decides on; `raw` keeps everything. Versions are 3 bytes.
+
+    `highest_svn` is b"" when the chip names one `svn` only; `further_profile_versions` are those it also takes.
+    """
 
     raw: bytes
     profile_version: bytes
@@ -114,6 +117,8 @@ class EuiccInfo2:
     ci_pkids_verification: tuple[bytes, ...]
     ci_pkids_signing: tuple[bytes, ...]
     forbidden_pprs: frozenset[int]
+    highest_svn: bytes = b""
+    further_profile_versions: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,10 @@ class InitialiseSecureChannel:
 
 @dataclass(frozen=True, slots=True)
 class StoreMetadata:
-    """The StoreMetadataRequest (BF25) as it stands, MACed but in clear, in the 88 TLVs of a BPP."""
+    """The StoreMetadataRequest (BF25) as it stands, MACed but in clear, in the 88 TLVs of a BPP.
+
+    `service_data`, `iot`: it has members that only chips with these capabilities take.
+    """
 
     iccid: Iccid
     provider: str
@@ -153,6 +161,8 @@ class StoreMetadata:
     profile_class: int
     pprs: frozenset[int]
     notification_addresses: tuple[str, ...]
+    service_data: bool = False
+    iot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +231,15 @@ class PirEntry:
     iccid: Iccid | None
 
 
+class RspCapability(IntEnum):
+    """Bit numbers of rspCapability in EUICCInfo2 (SGP.22 v2/v3) that a package may need."""
+
+    ADDITIONAL_PROFILE = 0
+    TEST_PROFILE = 3
+    SERVICE_SPECIFIC_DATA = 5
+    IOT_SPECIFIC_METADATA = 26
+
+
 class InstallError(IntEnum):
     """errorReason of a ProfileInstallationResult (SGP.22 v2/v3); readers keep unknown numbers as they are."""
 
@@ -286,3 +305,18 @@ def number_name(kind: type[IntEnum], number: int | None) -> str:
         return f"{kind(number).name.lower()}({number})"
     except ValueError:
         return f"unknown({number})"
+
+
+def version_text(version: bytes) -> str:
+    """Write a version of EUICCInfo2 the way people do: 2.6.0."""
+    return ".".join(map(str, version))
+
+
+def version_bytes(text: str) -> bytes:
+    """Return what `version_text` wrote; b"" for ""."""
+    return bytes(map(int, text.split("."))) if text else b""
+
+
+def firmware_name(eid: Eid, info2: EuiccInfo2) -> str:
+    """Name a chip's firmware, as in 89049032/1.4.2: versions are the maker's, so its number in the EID goes before."""
+    return f"{eid[:8]}/{version_text(info2.firmware)}"

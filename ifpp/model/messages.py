@@ -6,9 +6,14 @@ Counts and `*_ms` are integers, ids are strings, times are RFC 3339 UTC with mil
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+# What the store's HTTP interface takes: checked when a document is read, written into its OpenAPI description.
+Id = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z][0-9A-Za-z._:-]{0,127}$")]
+EidText = Annotated[str, msgspec.Meta(pattern="^[0-9]{32}$")]
+Words = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -75,8 +80,17 @@ class SealProof(msgspec.Struct, kw_only=True):
     lpa_answers: bool
 
 
+class Link(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The path to the chip: ATR in hex, "T=0" or "T=1", bit/s, bytes in a block; what is not known is left out."""
+
+    atr: str = ""
+    protocol: str = ""
+    bit_rate: int | None = None
+    block_size: int = 0
+
+
 class UnitResultEvent(Message, kw_only=True):
-    """`S/evt/unit_result`: one work cycle of one unit on one head."""
+    """`S/evt/unit_result`: one work cycle of one unit on one head. `firmware`: of its chip, see `firmware_name`."""
 
     transaction_id: str
     operation: str
@@ -99,6 +113,8 @@ class UnitResultEvent(Message, kw_only=True):
     profiles: list[ProfileResult] = []
     defects: list[Defect] = []
     seal: SealProof | None = None
+    link: Link | None = None
+    firmware: str = ""
     work_order_id: str = ""
     lot_id: str = ""
     socket_id: str = ""
@@ -122,7 +138,55 @@ class StateChanged(Message, kw_only=True):
     inferred: bool = False
 
 
+class Alarm(Message, kw_only=True):
+    """`S/evt/alarm`: a change of an alarm's state; `source` is a head or the station (ISA-18.2, line contract 4.3)."""
+
+    alarm_id: str
+    code: str
+    source: str
+    priority: int
+    kind: str = msgspec.field(name="class")
+    state: str
+    old_state: str
+    text: str
+    action: str
+    first_at: str
+    value: float | None = None
+    limit: float | None = None
+    operator_id: str = ""
+
+
+class OperatorAction(Message, kw_only=True):
+    """`S/evt/operator_action`: what a person did; `id` is the request's id, so that a repetition is told once."""
+
+    action: str
+    operator_id: str
+    target: str
+    reason_code: str = ""
+    comment: str = ""
+
+
+class HeadCommand(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`S/cmd/block_head` (`action` BLOCK or UNBLOCK) and `S/cmd/change_socket`: a person acts on one head.
+
+    `request_id` is a UUID: the same one twice is carried out once. `operator_id` names the person.
+    """
+
+    schema: str
+    request_id: str
+    head_id: str
+    operator_id: str
+    action: str = ""
+    reason: str = ""
+
+
 class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One head. `blocked`: it takes no new unit, for `reason` when that is its own.
+
+    `cycles`: insertions of its socket, `maintenance_due` when that is all it is made for; `contact_failures` of
+    `contact_units`: units whose contact failed, of those remembered; `alarms`: codes of the alarms that stand.
+    """
+
     e10: str
     code: int
     phase: str
@@ -132,6 +196,23 @@ class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
     ok: int = 0
     ng: int = 0
     blocked: bool = False
+    reason: str = ""
+    cycles: int = 0
+    maintenance_due: bool = False
+    contact_failures: int = 0
+    contact_units: int = 0
+    seconds_per_kb: float = 0.0
+    alarms: list[str] = []
+
+
+class HeadAnswer(Message, kw_only=True):
+    """`S/cmd_rsp/...`: answer to a HeadCommand. `status` is ACCEPTED, REJECTED (then `code` says why) or DUPLICATE."""
+
+    request_id: str
+    status: str
+    text: str
+    code: str = ""
+    head: HeadState | None = None
 
 
 class StationState(Message, kw_only=True):
@@ -253,13 +334,13 @@ class LineState(Message, kw_only=True):
 class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/claims`: all packages of one chip for one SKU and region; idempotent by `attempt_id`."""
 
-    attempt_id: str
-    eid: str
-    sku: str
-    region: str
-    station_id: str
-    head_id: str
-    lease_s: int = 900
+    attempt_id: Id
+    eid: EidText
+    sku: Words
+    region: Words
+    station_id: Id
+    head_id: Id
+    lease_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)] = 900
 
 
 class ClaimedPackage(msgspec.Struct, kw_only=True):
@@ -281,7 +362,8 @@ class Claim(msgspec.Struct, kw_only=True):
     """Answer to a claim.
 
     `packages` are to be loaded in order; `unresolved` (SENT or UNKNOWN) must be settled by reading this chip first;
-    `installed` are done, but the unit is not clean to ship yet: verify and seal it.
+    `installed` are done, but the unit is not clean to ship yet: verify and seal it. `denied`: profile type -> firmware
+    of this chip's maker that must not get it (`ifpp denylist`).
     """
 
     attempt_id: str
@@ -292,19 +374,20 @@ class Claim(msgspec.Struct, kw_only=True):
     packages: list[ClaimedPackage]
     unresolved: list[ClaimedPackage] = []
     installed: list[ClaimedPackage] = []
+    denied: dict[str, list[str]] = {}
 
 
 class SentNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/packages/{package_id}/sent`: from here on the lease never expires."""
 
-    attempt_id: str
-    station_id: str
+    attempt_id: Id
+    station_id: Id
 
 
 class ReleaseNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/claims/{attempt_id}/release`: nothing was sent; the packages are free again."""
 
-    station_id: str
+    station_id: Id
 
 
 class SignedEntry(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -344,3 +427,16 @@ class Problem(msgspec.Struct, kw_only=True):
     detail: str
     advice: str
     where: str = ""
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """Answer to `GET /healthz`."""
+
+    alive: bool
+
+
+class Readiness(msgspec.Struct, kw_only=True):
+    """Answer to `GET /readyz`; while the database does not answer there is a Problem instead."""
+
+    ready: bool
+    factory_id: str

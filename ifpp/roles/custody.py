@@ -170,6 +170,10 @@ def _attempt_text(attempt: AttemptRow) -> Iterator[str]:
     seconds = f"cycle {attempt.cycle_ms / 1000:.1f} s, load {attempt.load_ms / 1000:.1f} s"
     yield f"  {attempt.started_at}  {where}  {verdict}{fault}  {seconds}  job order {attempt.job_order_id}"
     yield f"    attempt {attempt.transaction_id}"
+    if attempt.block_size:
+        rate = f"{attempt.bit_rate} bit/s" if attempt.bit_rate else "bit rate not known"
+        path = ", ".join(filter(None, (attempt.protocol, rate, f"blocks of {attempt.block_size} bytes")))
+        yield f"    link {path}, ATR {attempt.atr.upper() or 'not told'}; firmware {attempt.firmware or 'not told'}"
     yield f"    at the supervisor since {attempt.taken_at}: {attempt.node_id} event {attempt.seq}, {attempt.event_id}"
 
 

@@ -23,6 +23,7 @@ from ifpp.errors import ServiceError, SettingsError
 from ifpp.roles.accounts import Figures, take_account
 from ifpp.roles.children import Child
 from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
+from ifpp.sim.doors import Ports
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.store.factory import Factory
 
@@ -42,6 +43,8 @@ class DemoOptions:
     seed: int
     apdu_ms: float
     faults: int
+    ports: Ports
+    modem: str
     template: Path | None
     broker: BrokerKind | None
     json: Path | None
@@ -96,7 +99,13 @@ class _Demo:
         self._template = template
         self._stations = [f"st{number:02d}" for number in range(1, options.stations + 1)]
         self._floor = FactoryFloor(
-            folder, self._stations, heads=options.heads, apdu_ms=options.apdu_ms, broker=options.broker
+            folder,
+            self._stations,
+            heads=options.heads,
+            apdu_ms=options.apdu_ms,
+            broker=options.broker,
+            ports=options.ports,
+            modem=options.modem,
         )
 
     async def run(self) -> Figures:

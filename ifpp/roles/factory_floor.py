@@ -7,8 +7,10 @@ started again; so may a station. Chips and robots are the physical world: they a
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ from ifpp.bus.broker import BrokerKind, DemoBroker, free_port, start_demo_broker
 from ifpp.errors import IntakeError, ServiceError
 from ifpp.model.clock import SystemClock
 from ifpp.roles.children import Child, Children
+from ifpp.roles.virtual_readers import VirtualReaders
+from ifpp.sim.doors import Ports
 from ifpp.sim.world import WorldSummary
 from ifpp.trust.signer import create_key
 
@@ -29,14 +33,25 @@ _SETTLE_S = 60.0
 class FactoryFloor:
     """One line in `folder`: stations `stations` with `heads` heads each; a chip takes `apdu_ms` for a command.
 
-    `supervisor_extra` are lines for the table [supervisor] of the site, `station_extra` tables for each station.
+    `supervisor_extra` are lines for the table [supervisor] of the site, `station_extra` tables for each station,
+    `fleet_extra` options of `ifpp sim fleet`.
     """
 
     supervisor_extra = ""
-    station_extra = ""
+    # The robot cannot release a head, and faulty units may follow each other: no head is quarantined.
+    station_extra = "\n[life]\ncontact_streak = 0\nfail_streak = 0\n"
+    fleet_extra: Sequence[str] = ()
 
     def __init__(
-        self, folder: Path, stations: Sequence[str], *, heads: int, apdu_ms: float, broker: BrokerKind | None
+        self,
+        folder: Path,
+        stations: Sequence[str],
+        *,
+        heads: int,
+        apdu_ms: float,
+        broker: BrokerKind | None,
+        ports: Ports = Ports.TCP,
+        modem: str = "plain",
     ) -> None:
         self.folder = folder
         self.stations = list(stations)
@@ -45,6 +60,10 @@ class FactoryFloor:
         self.children = Children(folder / "logs", self.command)
         self.fleets: dict[str, Child] = {}
         self.broker: DemoBroker | None = None
+        self._ports = ports
+        self._modem = modem
+        self._readers: dict[str, VirtualReaders] = {}
+        self._sockets = Path(tempfile.mkdtemp(prefix="ifpp-"))  # a socket's path may have some 100 characters only
         self._broker_kind = broker
         self._broker_port = free_port()
         self._site_file = folder / "config" / "site.toml"
@@ -74,7 +93,7 @@ class FactoryFloor:
         await asyncio.gather(*(child.wait_ready() for child in [*self.fleets.values(), *services]))
         stations = []
         for station in self.stations:
-            self._write_station(station, self.fleets[station].facts["ports"][station])
+            self._write_station(station, self.fleets[station].facts["heads"][station])
             stations.append(await self.start(station))
         await asyncio.gather(*(child.wait_ready() for child in stations))
 
@@ -83,6 +102,9 @@ class FactoryFloor:
         await self.children.stop_all()
         if self.broker is not None:
             await self.broker.stop()
+        for readers in self._readers.values():
+            await asyncio.to_thread(readers.stop)
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     async def start(self, name: str) -> Child:
         """Start the store, the supervisor or a station, for the first time or again; it is not ready yet."""
@@ -99,11 +121,22 @@ class FactoryFloor:
 
     async def start_fleet(self, world: WorldSummary, station: str) -> Child:
         """Start chips and robot of one station; what became of them is written to `fleet-<station>.json`."""
-        return await self.children.start_ifpp(
-            f"fleet-{station}",
-            *("sim", "fleet", str(world.directory), "--station", station, "--heads", str(self.heads)),
-            *("--apdu-ms", str(self.apdu_ms), "--out", str(self.fleet_file(station))),
-        )
+        folder, name = self._sockets / station, f"fleet-{station}"
+        folder.mkdir()
+        words = [*self.command(name), "sim", "fleet", str(world.directory), "--station", station]
+        words += ["--heads", str(self.heads), "--apdu-ms", str(self.apdu_ms), "--out", str(self.fleet_file(station))]
+        words += ["--ports", self._ports, "--folder", str(folder), "--modem", self._modem, *self.fleet_extra]
+        if number := self._ports.readers(self.heads):
+            readers = self._readers[station] = VirtualReaders(number, folder / "pcscd")
+            await asyncio.to_thread(readers.start)
+            listing = folder / "readers.json"
+            listing.write_text(json.dumps(dict(zip(readers.readers, readers.addresses, strict=True))))
+            words = readers.command(*words, "--readers", str(listing))
+        return await self.children.start(name, *words)
+
+    def readers(self, station: str) -> VirtualReaders:
+        """The virtual readers of a station; raises KeyError when it has none."""
+        return self._readers[station]
 
     def fleet_file(self, station: str) -> Path:
         """Where the fleet of a station writes what became of its units."""
@@ -182,13 +215,16 @@ signing_key = "audit.key"
             encoding="utf-8",
         )
 
-    def _write_station(self, station: str, ports: dict[str, int]) -> None:
+    def _write_station(self, station: str, heads: dict[str, dict[str, str]]) -> None:
         path, journal = self._station_file(station), self.journal(station)
         for folder in (path.parent, journal.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        heads = "".join(f'\n[heads.{head}]\nport = "tcp://127.0.0.1:{port}"\n' for head, port in ports.items())
-        text = f'id = "{station}"\njournal = "{journal.resolve()}"\n{heads}{self.station_extra}'
-        path.write_text(text, encoding="utf-8")
+        lines = [f'id = "{station}"', f'journal = "{journal.resolve()}"']
+        for head, place in heads.items():
+            lines += ["", f"[heads.{head}]", f'port = "{place["port"]}"', f'lamp = "{place["lamp"]}"']
+        if readers := self._readers.get(station):
+            lines += ["", "[pcsc]", f'socket = "{readers.socket}"']
+        path.write_text("\n".join(lines) + f"\n{self.station_extra}", encoding="utf-8")
 
 
 def scrape(metrics_port: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ifpp.errors import IfppError, SettingsError
 from ifpp.log import configure
 from ifpp.settings import Site, Trust
+from ifpp.store.denylist import Learning
 from ifpp.store.factory import Factory
 from ifpp.trust.certificate import CertificatePolicies
 from ifpp.trust.chain import TrustStore
@@ -73,14 +74,17 @@ def load_trust(site: Site, site_file: Path) -> TrustStore:
 
 
 def open_factory(site: Site, site_file: Path, *, writer: str) -> Factory:
-    """Open the factory database; a relative SQLite path is relative to the site file.
+    """Open the factory database; `writer` names the chain of the audit log for what this process changes."""
+    learning = Learning(site.denylist.failures, site.denylist.refuse)
+    return Factory.open(database_url(site, site_file), writer=writer, learning=learning)
 
-    `writer` names the chain of the audit log for what this process changes.
-    """
+
+def database_url(site: Site, site_file: Path) -> str:
+    """Return the URL of the factory database; a relative SQLite path is relative to the site file."""
     prefix, url = "sqlite:///", site.store.database
     if url.startswith(prefix) and not url.startswith(prefix + "/"):
         url = prefix + str(beside(site_file, url.removeprefix(prefix)))
-    return Factory.open(url, writer=writer)
+    return url
 
 
 def load_signer(site: Site, site_file: Path) -> Signer | None:

@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ifpp.errors import SettingsError
+from ifpp.sim.doors import DoorPlan, Ports, read_readers
 from ifpp.sim.fleet import serve_fleet
 
 
-def fleet(world: Path, stations: list[str], heads: int, apdu_ms: float, handling_ms: float, out: Path) -> None:
-    """Serve the slots of `stations` until their units are done; raises SettingsError for a folder without a world."""
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """What the command line asks for; `handling_ms` None takes what fits the ports."""
+
+    stations: list[str]
+    heads: int
+    apdu_ms: float
+    handling_ms: float | None
+    ports: Ports
+    folder: Path
+    readers: Path | None
+    modem: str
+    tape: Path | None
+    out: Path
+
+
+def fleet(world: Path, options: FleetOptions) -> None:
+    """Serve the slots of some stations until their units are done; raises SettingsError for what cannot be."""
     if not (world / "world.json").is_file():
         raise SettingsError("SETTINGS.MISSING", "there is no world.json in it", where=str(world))
-    serve_fleet(world, stations, slots=heads, apdu_ms=apdu_ms, handling_ms=handling_ms, out_path=out)
+    try:
+        readers = {} if options.readers is None else read_readers(options.readers)
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError("SETTINGS.INVALID", f"no list of readers ({error})", where=str(options.readers)) from error
+    handling_ms = options.ports.handling_ms if options.handling_ms is None else options.handling_ms
+    try:
+        serve_fleet(
+            world,
+            options.stations,
+            slots=options.heads,
+            apdu_ms=options.apdu_ms,
+            handling_ms=handling_ms,
+            out_path=options.out,
+            doors=DoorPlan(options.ports, options.folder, readers, options.modem),
+            tape_path=options.tape,
+        )
+    except ValueError as error:
+        raise SettingsError("COMMAND.INVALID", str(error), where="--ports, --readers or --modem") from error

@@ -1,4 +1,4 @@
-"""`ifpp store`: serve packages, take files in; `ifpp report`: what the SM-DPf is told, and whether it heard."""
+"""`ifpp store serve`: hand out packages; `ifpp report`: what the SM-DPf is told, and whether it heard."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from ssl import SSLContext
 
-from ifpp.line.intake import import_file
 from ifpp.line.report import write_reports as write_loading_reports
 from ifpp.metrics import Metrics, Role
-from ifpp.model.clock import SystemClock
-from ifpp.roles.runtime import load_trust, open_factory, run_until_stopped, say_ready
-from ifpp.settings import load_site
+from ifpp.model.clock import Clock, SystemClock
+from ifpp.roles.runtime import beside, open_factory, run_until_stopped, say_ready
+from ifpp.settings import Site, load_site
 from ifpp.storefront.app import build_app
+from ifpp.storefront.door import Door, watch_handshakes
+from ifpp.storefront.refusals import Refusals
 from ifpp.storefront.server import serve as serve_http
+from ifpp.trust.callers import Revocations
+from ifpp.trust.tls import server_context
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -22,13 +26,25 @@ _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 def serve(site_file: Path) -> None:
     """Serve the store until told to stop; raises IfppError when it cannot start."""
     site = load_site(site_file)
+    clock, metrics = SystemClock(), Metrics(Role.STORE)
+    refusals = Refusals(metrics)
+    tls, door = _doorway(site, site_file, clock, refusals)
     factory = open_factory(site, site_file, writer="store")
 
     async def main(stop: asyncio.Event) -> None:
-        app = build_app(factory, SystemClock(), Metrics(Role.STORE))
-        await serve_http(
-            app, site.store.host, site.store.port, stop=stop, ready=lambda port: say_ready("store", port=port)
-        )
+        exposition = metrics.serve(site.store.metrics_port)
+        app = build_app(factory, clock, metrics, door=door, refusals=refusals)
+        try:
+            await serve_http(
+                app,
+                site.store.host,
+                site.store.port,
+                stop=stop,
+                ready=lambda port: say_ready("store", port=port, metrics_port=exposition.port),
+                tls=tls,
+            )
+        finally:
+            exposition.close()
 
     try:
         run_until_stopped(main)
@@ -36,25 +52,14 @@ def serve(site_file: Path) -> None:
         factory.close()
 
 
-def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
-    """Verify files and take them in, each whole or not at all; stops at the first refused one."""
-    site = load_site(site_file)
-    trust = load_trust(site, site_file)
-    factory = open_factory(site, site_file, writer="intake")
-    try:
-        for path in files:
-            report = import_file(
-                path,
-                factory,
-                trust,
-                now=datetime.now(UTC),
-                line=site.line,
-                dry_run=dry_run,
-                progress=_progress if sys.stderr.isatty() else None,
-            )
-            _print(f"{report.outcome:17} {report.kind:6} {report.items:7} items  {path}")
-    finally:
-        factory.close()
+def _doorway(site: Site, site_file: Path, clock: Clock, refusals: Refusals) -> tuple[SSLContext | None, Door | None]:
+    """Return what callers must show; nothing without TLS, which is for this machine only."""
+    if (tls := site.store.tls) is None:
+        return None, None
+    ca = beside(site_file, tls.ca)
+    context = server_context(ca, beside(site_file, tls.cert), beside(site_file, tls.key))
+    watch_handshakes(context, lambda reason: refusals.add("unknown", "handshake", "STORE.FORBIDDEN", reason))
+    return context, Door(clock, Revocations(beside(site_file, tls.crl), ca) if tls.crl else None)
 
 
 def write_reports(site_file: Path, folder: Path) -> None:
@@ -76,11 +81,6 @@ def acknowledge(site_file: Path, report_id: str, told_by: str) -> None:
     finally:
         factory.close()
     _print(f"report {report_id}: taken by its SM-DPf, as {first} said at {at}")
-
-
-def _progress(phase: str, items: int) -> None:
-    sys.stderr.write(f"\r{phase} {items} ...\x1b[K")
-    sys.stderr.flush()
 
 
 def _print(text: str) -> None:

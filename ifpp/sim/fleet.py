@@ -1,14 +1,17 @@
 """One process of virtual chips: the slots of one or more stations, the robot that feeds them, and the truth afterwards.
 
-stdout   one line when the slots listen: {"ready": true, "ports": {"<station>": {"h01": port, ...}}}
+stdout   one line when the slots are open:
+    {"ready": true, "heads": {"<station>": {"h01": {"port": URL, "lamp": URL or ""}, ...}}}
 stdin    a line "go" lets the robots start; so does SIGUSR1; end of file without it ends the process
 result   `out_path`, written when the piles are empty and the slots cleared, or on SIGTERM and SIGINT:
     {"finished": true, "work_s": seconds from "go" to the last removal, "units": [{"eid", "sn", "station", "slot",
       "bin": "pass"|"fail"|"hold"|"contact"|"", "lamp": the last verdict, "lamps": one for each seating, "seatings",
+      "busy_ms": for each seating, from the first power-up to the verdict,
       "apdus": STORE DATA + GET RESPONSE the chip received in all,
       "load_apdus": [for each result delivered: the same from PrepareDownload (BF21) to the result (BF37)],
       "card": {"profiles": [{"iccid", "enabled"}], "keys_left": number, "keys": ["available", ...],
                "fpa_locked", "results": kept PIRs, "notifications": kept in all}}, ...]}
+tape     with `tape_path`, every APDU the chips received: a line "EID <digits>" and one line of hex for each APDU
   `card` is what the chip really holds, read from its memory and not from what anybody reported.
 """
 
@@ -20,18 +23,21 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ifpp.sim.doors import DoorPlan, Doors
 from ifpp.sim.euicc import Euicc
 from ifpp.sim.euicc.nvm import KeyState
 from ifpp.sim.robot import RESEATS, Robot, Unit
-from ifpp.sim.slots import Slot, SlotServer, precise_loop
+from ifpp.sim.slots import Slot, precise_loop
+
+TCP_DOORS = DoorPlan()
 
 
 class Fleet:
-    """The units and slots of some stations of a world; nothing moves before `work`."""
+    """The units and slots of some stations of a world; nothing moves before `work`. `worn` as in Robot."""
 
     def __init__(
         self,
@@ -42,6 +48,8 @@ class Fleet:
         apdu_ms: float,
         handling_ms: float,
         reseats: int = RESEATS,
+        doors: DoorPlan = TCP_DOORS,
+        worn: Mapping[str, float] | None = None,
     ) -> None:
         self._world_dir = world_dir
         world = json.loads((world_dir / "world.json").read_bytes())
@@ -50,19 +58,18 @@ class Fleet:
             station: [self._unit(plan) for plan in world["units"] if plan["station"] == station] for station in stations
         }
         self._slots = {station: {name: Slot(name, apdu_ms) for name in names} for station in stations}
-        self._servers = {station: SlotServer(self._slots[station]) for station in stations}
+        self._doors = {station: Doors(doors, self._slots[station]) for station in stations}
         self._robots = [
-            Robot(self._slots[station], self.units[station], handling_ms=handling_ms, reseats=reseats)
+            Robot(self._slots[station], self.units[station], handling_ms=handling_ms, reseats=reseats, worn=worn)
             for station in stations
         ]
+        self._tape: list[tuple[bytes, bytes]] = []
         self.finished = False
         self.work_s = 0.0
 
-    async def start(self) -> dict[str, dict[str, int]]:
-        """Listen; returns the TCP port of every slot by station and slot name."""
-        for server in self._servers.values():
-            await server.start()
-        return {station: dict(server.ports) for station, server in self._servers.items()}
+    async def start(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Open the slots; returns port and lamp of every head by station and slot name."""
+        return {station: await doors.start() for station, doors in self._doors.items()}
 
     async def work(self) -> None:
         """Feed all units; returns when the piles are empty and the slots cleared."""
@@ -75,12 +82,28 @@ class Fleet:
 
     def finish(self, out_path: Path) -> None:
         """Close the slots, write every chip's state into its card file, and the result."""
-        for server in self._servers.values():
-            server.stop()
+        for doors in self._doors.values():
+            doors.stop()
         for unit in (unit for units in self.units.values() for unit in units):
             unit.card.power_off()
             unit.card.save(self._card_path(unit.eid))
         out_path.write_text(json.dumps(self.result(), indent=1) + "\n", encoding="utf-8")
+
+    def record(self) -> None:
+        """Keep every APDU from now on for `write_tape`."""
+        for slots in self._slots.values():
+            for slot in slots.values():
+                slot.tape = self._tape
+
+    def write_tape(self, path: Path) -> None:
+        """Write what was recorded, unit by unit."""
+        units: dict[bytes, list[bytes]] = {}
+        for eid, apdu in self._tape:
+            units.setdefault(eid, []).append(apdu)
+        with path.open("w", encoding="ascii") as out:
+            for eid, apdus in units.items():
+                out.write(f"EID {eid.hex()}\n")
+                out.writelines(f"{apdu.hex()}\n" for apdu in apdus)
 
     def result(self) -> dict[str, Any]:
         """The result document (see the module text)."""
@@ -121,12 +144,18 @@ async def run_fleet(
     handling_ms: float,
     out_path: Path,
     reseats: int = RESEATS,
+    doors: DoorPlan = TCP_DOORS,
+    tape_path: Path | None = None,
 ) -> bool:
     """Serve, announce, wait for "go", work, write the result; True when every unit went through.
 
     Raises OSError, ValueError, KeyError when the world cannot be read.
     """
-    fleet = Fleet(world_dir, stations, slots=slots, apdu_ms=apdu_ms, handling_ms=handling_ms, reseats=reseats)
+    fleet = Fleet(
+        world_dir, stations, slots=slots, apdu_ms=apdu_ms, handling_ms=handling_ms, reseats=reseats, doors=doors
+    )
+    if tape_path is not None:
+        fleet.record()
     gc.freeze()  # chips live as long as the process: the collector need not look at them again
     work = asyncio.create_task(_serve(fleet), name="fleet")
     loop = asyncio.get_running_loop()
@@ -134,6 +163,8 @@ async def run_fleet(
         loop.add_signal_handler(number, work.cancel)
     await asyncio.wait([work])
     fleet.finish(out_path)
+    if tape_path is not None:
+        fleet.write_tape(tape_path)
     if not work.cancelled():
         work.result()
     return fleet.finished
@@ -146,8 +177,8 @@ def serve_fleet(world_dir: Path, stations: Sequence[str], **options: Any) -> boo
 
 
 async def _serve(fleet: Fleet) -> None:
-    ports = await fleet.start()
-    sys.stdout.write(json.dumps({"ready": True, "ports": ports}) + "\n")
+    heads = await fleet.start()
+    sys.stdout.write(json.dumps({"ready": True, "heads": heads}) + "\n")
     sys.stdout.flush()
     if await _go():
         await fleet.work()

@@ -16,10 +16,13 @@ import asyncio
 import select
 import selectors
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from ifpp.sim.euicc import Euicc
 
@@ -54,15 +57,30 @@ class Cut:
     stays: bool = False
 
 
+class Host(Protocol):
+    """Whoever speaks for the station at a slot."""
+
+    def seating_changed(self) -> None:
+        """The robot has seated or removed a unit."""
+
+    def chip_gone(self) -> None:
+        """The chip of a pending APDU is gone."""
+
+    def close(self) -> None:
+        """Leave the slot: another host takes it."""
+
+
 class Slot:
-    """One socket. The robot seats and removes chips and waits for verdicts; a SlotProtocol speaks for the station."""
+    """One socket. The robot seats and removes chips and waits for verdicts; a Host speaks for the station."""
 
     def __init__(self, name: str, apdu_ms: float = 0.0) -> None:
         self.name = name
         self.apdu_s = apdu_ms / 1000
         self.lamp = Lamp.OFF
         self.losses = 0  # how often contact was lost over an APDU
-        self._host: SlotProtocol | None = None
+        self.tape: list[tuple[bytes, bytes]] | None = None  # EID and command of every APDU, when wanted
+        self._powered_s = self._shown_s = 0.0
+        self._host: Host | None = None
         self._card: Euicc | None = None
         self._seated = False
         self._cut: Cut | None = None
@@ -82,6 +100,7 @@ class Slot:
         self._seated = True
         self._cut = cut
         self._since_power_up = 0
+        self._powered_s = self._shown_s = 0.0
         self._verdict = asyncio.get_running_loop().create_future()
         if self._host is not None:
             self._host.seating_changed()
@@ -96,6 +115,11 @@ class Slot:
         if self._host is not None:
             self._host.chip_gone()
             self._host.seating_changed()
+
+    @property
+    def busy_s(self) -> float:
+        """Time from the first power-up of the seated unit to its verdict."""
+        return self._shown_s - self._powered_s
 
     @property
     def cut_planned(self) -> bool:
@@ -116,7 +140,7 @@ class Slot:
 
     # the station's side ---------------------------------------------------------------------------------------------
 
-    def connected(self, host: SlotProtocol) -> None:
+    def connected(self, host: Host) -> None:
         if self._host is not None:
             self._host.close()
         self._host = host
@@ -126,7 +150,7 @@ class Slot:
         if self._host is not None:
             self._host.close()
 
-    def disconnected(self, host: SlotProtocol) -> None:
+    def disconnected(self, host: Host) -> None:
         if self._host is host:
             self._host = None
 
@@ -138,6 +162,7 @@ class Slot:
         self._since_power_up = 0
         if power:
             self._removal_unnoticed = False
+            self._powered_s = self._powered_s or time.monotonic()
         if self._card is not None:
             self._card.reset() if power else self._card.power_off()
         return None
@@ -156,6 +181,8 @@ class Slot:
         self.lamp = lamp
         lost = lamp is Lamp.OFF and not self._seated
         if (lamp >= Lamp.PASS or lost) and self._verdict is not None and not self._verdict.done():
+            self._shown_s = time.monotonic()
+            self._powered_s = self._powered_s or self._shown_s
             self._verdict.set_result(lamp)
 
     def transmit(self, apdu: bytes) -> bytes:
@@ -164,9 +191,16 @@ class Slot:
         if card is None:
             return b""
         self._since_power_up += 1
+        if self.tape is not None:
+            self.tape.append((card.chip.eid16, apdu))
         if self._cut is not None and self._since_power_up == self._cut.at:
             return self._lose_contact(card, self._cut, apdu)
         return card.process(apdu)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the seated chip has stopped answering: a reader waits for it in vain."""
+        return self._card is not None and self._card.silent
 
     def _lose_contact(self, card: Euicc, cut: Cut, apdu: bytes) -> bytes:
         self._cut = None
@@ -193,7 +227,9 @@ class SlotProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("a stream transport is expected")
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = transport.get_extra_info("socket")
+        if stream.family != socket.AF_UNIX:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport = transport
         self._slot.connected(self)
 
@@ -238,6 +274,8 @@ class SlotProtocol(asyncio.Protocol):
     def _frame(self, payload: bytes, arrived_s: float) -> None:
         if len(payload) >= _MIN_APDU:
             answer = self._slot.transmit(payload)
+            if self._slot.silent:
+                return
             frame = len(answer).to_bytes(2, "big") + answer
             if self._slot.apdu_s and answer:
                 self._pending = self._loop.call_at(arrived_s + self._slot.apdu_s, self._answer, frame)
@@ -294,19 +332,31 @@ class SlotProtocol(asyncio.Protocol):
 
 
 class SlotServer:
-    """Listens for a set of slots; `ports` maps slot names to TCP ports once started."""
+    """Listens for a set of slots on the loopback, with `folder` on Unix sockets in it.
 
-    def __init__(self, slots: Mapping[str, Slot]) -> None:
+    Once started, `urls` maps slot names to port URLs, `ports` to TCP ports.
+    """
+
+    def __init__(self, slots: Mapping[str, Slot], folder: Path | None = None) -> None:
         self._slots = slots
+        self._folder = folder
         self._servers: list[asyncio.Server] = []
         self.ports: dict[str, int] = {}
+        self.urls: dict[str, str] = {}
 
-    async def start(self, host: str = "127.0.0.1") -> None:
+    async def start(self) -> None:
         loop = asyncio.get_running_loop()
         for name, slot in self._slots.items():
-            server = await loop.create_server(partial(SlotProtocol, slot), host, 0)
+            protocol = partial(SlotProtocol, slot)
+            if self._folder is None:
+                server = await loop.create_server(protocol, "127.0.0.1", 0)
+                self.ports[name] = server.sockets[0].getsockname()[1]
+                self.urls[name] = f"tcp://127.0.0.1:{self.ports[name]}"
+            else:
+                path = self._folder.resolve() / f"{name}.slot"
+                server = await loop.create_unix_server(protocol, path)
+                self.urls[name] = f"unix://{path}"
             self._servers.append(server)
-            self.ports[name] = server.sockets[0].getsockname()[1]
 
     def stop(self) -> None:
         """Stop listening and end every connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from ssl import SSLContext
 
 import msgspec
 
@@ -19,12 +20,14 @@ from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
 from ifpp.model.messages import Ack, Birth, HeadBirth, JobState, OutboxRange
 from ifpp.settings import Site, Station
 from ifpp.station.board import Board
+from ifpp.station.commands import NAMES, Commands
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.floor import Floor
 from ifpp.station.gate import Gate
 from ifpp.station.head import Head
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
+from ifpp.station.life import Lives
 from ifpp.station.pump import Pump
 from ifpp.station.records import OutboxRow
 from ifpp.station.recovery import recover
@@ -51,6 +54,7 @@ class Agent:
         metrics: Metrics,
         clock: Clock,
         at_edge: AtEdge = pass_by,
+        store_tls: SSLContext | None = None,
     ) -> None:
         self._station = station
         self._journal = journal
@@ -60,9 +64,12 @@ class Agent:
         self._jobs = Jobs(station.id)
         self._board = Board(station.id, journal.boot_id, clock)
         self._gate = Gate()
+        self._lives = Lives(station.heads, station.life, station_id=station.id, boot_id=journal.boot_id, clock=clock)
+        self._commands = Commands(station.id, self._lives, self._board, journal, metrics, clock)
+        self._asked_on = {self._topics.command(station.id, name): name for name in NAMES}
         self._watch = Watch(journal, self._gate, station.outbox, metrics, clock)
         self._pump = Pump(journal, self._send, station.outbox, clock, node_id=station.id)
-        self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s)
+        self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s, tls=store_tls)
         self._stopping = asyncio.Event()
         self._bus = BusClient(
             BrokerAddress(site.broker.host, site.broker.port),
@@ -73,6 +80,7 @@ class Agent:
                 self._topics.ack(station.id),
                 self._topics.job,
                 self._topics.birth(LINE_NODE),
+                *self._asked_on,
             ],
             next_session=lambda: asyncio.wrap_future(journal.next_session()),
             on_connected=self._on_connected,
@@ -89,6 +97,7 @@ class Agent:
             jobs=self._jobs,
             board=self._board,
             gate=self._gate,
+            lives=self._lives,
             metrics=metrics,
             stopping=self._stopping,
             at_edge=at_edge,
@@ -106,6 +115,7 @@ class Agent:
         self._journal.on_event = partial(loop.call_soon_threadsafe, self._pump.wake)
         try:
             await recover(self._journal, self._station.id, self._station.heads, self._clock)
+            self._lives.restore(await asyncio.wrap_future(self._journal.lives()))
             await self._work(stop, ready)
         finally:
             self._journal.on_event = lambda: None
@@ -147,12 +157,24 @@ class Agent:
                 await self._pump.acknowledge(msgspec.json.decode(message.payload, type=Ack))
             elif message.topic == self._topics.job:
                 self._jobs.update(msgspec.json.decode(message.payload, type=JobState))
+            elif message.topic in self._asked_on:
+                await self._obey(message)
             elif message.payload:
                 epoch = msgspec.json.decode(message.payload, type=Birth).epoch
                 if epoch is not None:
                     self._pump.epoch(epoch)
         except msgspec.MsgspecError as error:
             log.error("document ignored", topic=message.topic, reason=str(error))
+
+    async def _obey(self, message: Inbound) -> None:
+        if message.retained:
+            return  # nobody knows how old it is
+        name = self._asked_on[message.topic]
+        answer = await self._commands.obey(name, message.payload)
+        try:
+            await self._bus.publish(self._topics.answer(self._station.id, name), msgspec.json.encode(answer))
+        except ServiceError as error:
+            log.warning("answer not sent", request=answer.request_id, code=error.code)
 
     async def _birth(self, session: int) -> Birth:
         now = self._clock.now()
@@ -166,7 +188,11 @@ class Agent:
             sw_version=__version__,
             model="station",
             heads={
-                head_id: HeadBirth(reader=head.port, socket_id=head.socket_id)
+                head_id: HeadBirth(
+                    reader=head.port,
+                    socket_id=head.socket_id,
+                    socket_cycles=self._lives[head_id].record.cycles,
+                )
                 for head_id, head in self._station.heads.items()
             },
             operations=["PROFILE_LOAD"],

@@ -9,11 +9,12 @@ from datetime import datetime
 import msgspec
 
 from ifpp import __version__
-from ifpp.errors import Blame, CardError, IfppError, Retry
+from ifpp.errors import Blame, CardError, IfppError, Retry, TransportError
 from ifpp.fpa.load import Verdict
 from ifpp.model.clock import utc_ms_text, uuid7
-from ifpp.model.messages import ClaimedPackage, Defect, Job, ProfileResult, SealProof, UnitRef, UnitResultEvent
+from ifpp.model.messages import ClaimedPackage, Defect, Job, Link, ProfileResult, SealProof, UnitRef, UnitResultEvent
 from ifpp.model.states import Disposition, Lamp, OutcomeClass, PackageState, Phase, UnitResult
+from ifpp.station.life import Finding, Seating
 from ifpp.station.records import ClosedUnit, Events, Hold, SettledPackage
 
 _RESULT_OF_BLAME = {
@@ -41,6 +42,8 @@ class Attempt:
     loads: list[tuple[ClaimedPackage, Verdict]] = field(default_factory=list)
     fault: IfppError | None = None
     seal: SealProof | None = None
+    link: Link | None = None
+    firmware: str = ""
     aborted: bool = False
 
     def conclude(self, package: ClaimedPackage, verdict: Verdict) -> None:
@@ -74,6 +77,29 @@ class Attempt:
             return UnitResult.SKIPPED
         return UnitResult.ABORTED if self.aborted else _RESULT_OF_BLAME[self.fault.fault.blame]
 
+    @property
+    def finding(self) -> Finding:
+        """What this attempt says about the head: a lost contact is the head's, whatever it did to the unit."""
+        if self.outcome is OutcomeClass.PASS:
+            return Finding.PASS
+        if self.fault is None or self.aborted:
+            return Finding.NOTHING
+        blame = self.fault.fault.blame
+        if blame is Blame.CONTACT and isinstance(self.fault, TransportError):
+            return Finding.CONTACT
+        return {Blame.PRODUCT: Finding.FAIL, Blame.STATION: Finding.NOTHING}.get(blame, Finding.OTHER)
+
+    def seating(self, reseats: int) -> Seating:
+        """This attempt as its head remembers it."""
+        installed = [load for load in self.loads if load[1].state is PackageState.INSTALLED and load[1].load_ms]
+        return Seating(
+            eid=str(self.eid),
+            finding=self.finding,
+            again=self.disposition(reseats) is Disposition.RETEST,
+            load_s=sum(verdict.load_ms for _, verdict in installed) / 1000,
+            load_kb=sum(package.bytes for package, _ in installed) / 1000,
+        )
+
     def disposition(self, reseats: int) -> Disposition:
         """What happens to the unit next; a unit is seated again at most `reseats` times."""
         if self.fault is None or self.finished_before:
@@ -96,8 +122,8 @@ class Attempt:
         """The journal's view of what became of every package of this attempt."""
         return [settled(self.attempt_id, package, verdict) for package, verdict in self.loads]
 
-    def closed(self, events: Events) -> ClosedUnit:
-        """The end of this attempt as the journal takes it."""
+    def closed(self, events: Events, life: bytes | None = None) -> ClosedUnit:
+        """The end of this attempt as the journal takes it, with the life of its head after it."""
         hold = Hold(self.fault.code, self.fault.advice) if self.fault is not None and self.unknown else None
         passed = self.outcome is OutcomeClass.PASS
         return ClosedUnit(
@@ -108,6 +134,7 @@ class Attempt:
             hold=hold,
             judged=passed or self.outcome is OutcomeClass.PRODUCT,
             finished=passed,
+            life=None if life is None else (self.head_id, life),
         )
 
     def will(self, *, station_id: str, boot_id: str, now: datetime, now_s: float) -> bytes:
@@ -150,6 +177,8 @@ class Attempt:
             profiles=[_profile(package, verdict) for package, verdict in self.loads],
             defects=[] if self.fault is None else [self._defect(self.fault)],
             seal=self.seal,
+            link=self.link,
+            firmware=self.firmware,
             sw_version=__version__,
         )
 

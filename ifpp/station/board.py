@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import islice
 
+from ifpp import metrics as series
+from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, utc_ms_text, uuid7
 from ifpp.model.messages import HeadState, StateChanged, StationState
 from ifpp.model.states import E10, Phase, UnitResult
+from ifpp.station.life import ALARMS, LifeShown, Lives
 from ifpp.station.records import OutboxDepth
 
 # SEMI E10 sub-codes as CFX numbers them.
@@ -32,6 +35,7 @@ class _HeadRow:
     last: str = ""
     ok: int = 0
     ng: int = 0
+    life: LifeShown = field(default_factory=LifeShown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,32 @@ class Board:
             row.ng += 1
         self.changes += 1
 
+    def tell(self, head_id: str, life: LifeShown) -> None:
+        """Show what became of a head's life."""
+        self.rows[head_id].life = life
+        self.changes += 1
+
+    def head(self, head_id: str) -> HeadState:
+        """One head as it stands now."""
+        row = self.rows[head_id]
+        return HeadState(
+            e10=row.e10,
+            code=row.code,
+            phase=row.phase,
+            since=row.since,
+            last=row.last,
+            ok=row.ok,
+            ng=row.ng,
+            blocked=row.phase is Phase.REFUSING or bool(row.life.blocked),
+            reason=row.life.blocked,
+            cycles=row.life.cycles,
+            maintenance_due=row.life.maintenance_due,
+            contact_failures=row.life.contact[0],
+            contact_units=row.life.contact[1],
+            seconds_per_kb=row.life.seconds_per_kb,
+            alarms=list(row.life.alarms),
+        )
+
     def document(
         self, *, job_order_id: str, refusing: str, attention: dict[str, str], custody: Custody
     ) -> StationState:
@@ -121,17 +151,17 @@ class Board:
             attention=attention,
             held=dict(islice(custody.held.items(), _SHOWN_UNITS)),
             held_units=len(custody.held),
-            heads={
-                head_id: HeadState(
-                    e10=row.e10,
-                    code=row.code,
-                    phase=row.phase,
-                    since=row.since,
-                    last=row.last,
-                    ok=row.ok,
-                    ng=row.ng,
-                    blocked=row.phase is Phase.REFUSING,
-                )
-                for head_id, row in self.rows.items()
-            },
+            heads={head_id: self.head(head_id) for head_id in self.rows},
         )
+
+
+def show_life(head_id: str, lives: Lives, board: Board, metrics: Metrics) -> None:
+    """Show what became of a head's life on the board and in the metrics."""
+    life = lives.shown(head_id)
+    board.tell(head_id, life)
+    metrics.set(series.SOCKET_CYCLES, life.cycles, head=head_id)
+    metrics.set(series.MAINTENANCE_DUE, life.maintenance_due, head=head_id)
+    metrics.set(series.QUARANTINED, bool(life.blocked), head=head_id)
+    metrics.set(series.SECONDS_PER_KB, life.seconds_per_kb, head=head_id)
+    for code in ALARMS:
+        metrics.set(series.HEAD_ALARMS, code in life.alarms, head=head_id, code=code)

@@ -19,11 +19,13 @@ from ifpp.errors import (
     VerificationError,
 )
 from ifpp.fpa.chip import Chip, Identity, is_locked
-from ifpp.fpa.load import Order, Verdict, load, preflight, prepare, read_back, require_listed
+from ifpp.fpa.fit import Wanted, preflight
+from ifpp.fpa.load import Order, Verdict, load, prepare, read_back, require_listed
 from ifpp.fpa.seal import seal
 from ifpp.fpa.settle import settle
 from ifpp.hw.owner import Owner
 from ifpp.log import get_logger
+from ifpp.model.chip import firmware_name, version_bytes
 from ifpp.model.clock import pause
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, SealProof
@@ -32,6 +34,7 @@ from ifpp.station.attempt import Attempt, settled, under_way
 from ifpp.station.board import CODE_NO_HOST, CODE_REGULAR_WORK
 from ifpp.station.edges import Edge
 from ifpp.station.floor import Floor
+from ifpp.station.links import Links
 from ifpp.station.records import SentPackage
 from ifpp.trust.chain import EuiccKey
 from ifpp.wire.bpp import parse_bpp
@@ -63,24 +66,27 @@ class Cycle:
         self._owner = owner
         self._floor = floor
         self._enter = enter
-        self._seatings: dict[str, int] = {}
+        self._links = Links(chip, floor.journal, floor.settings.heads[head_id])
 
     async def run(self, attempt: Attempt) -> None:
         """Provision the seated unit; raises IfppError. Every package that was sent has its word in `attempt.loads`."""
         # way of a unit, step 4
         eid = await self._owner.call(self._meet)
         attempt.eid = eid
-        self._seatings[eid] = attempt.seatings = self._seatings.get(eid, 0) + 1
+        attempt.seatings = self._floor.lives[self._head_id].seated(eid)
         self._step(attempt, Phase.IDENTIFIED)
         claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self._head_id}")
         try:
-            attempt.number, identity = await asyncio.gather(
+            attempt.number, identity, block_size = await asyncio.gather(
                 asyncio.wrap_future(self._floor.journal.next_attempt(eid)),
                 self._owner.call(self._chip.identify, eid),
+                self._links.recall(eid),
             )
         except BaseException:
             await self._give_back(attempt, claimed)
             raise
+        self._links.begin(block_size)
+        attempt.link, attempt.firmware = self._links.told(), firmware_name(eid, identity.info2)
         supply = await claimed  # the store and the journal answer while the chip is read
         self._floor.at_edge(Edge.CLAIMED)
         self._step(attempt, Phase.CLAIMED)
@@ -163,6 +169,7 @@ class Cycle:
             smdp_oid=package.smdp_oid,
             prepare=parse_prepare_download(base64.b64decode(package.prepare_download_b64)),
             bpp=parse_bpp(raw),
+            profile_type=package.profile_type,
         )
 
     async def _release(self, attempt: Attempt) -> None:
@@ -181,16 +188,29 @@ class Cycle:
         if is_locked(identity.status) and claim.packages:
             raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
         for package in claim.unresolved:
-            await self._resolve(attempt, identity, package, supply.orders[package.package_id], key)
+            await self._resolve(attempt, identity, package, supply, key)
         if claim.installed:
             await self._owner.call(require_listed, self._chip, {Iccid(done.iccid) for done in claim.installed})
+        self._preflight(identity, supply, claim.packages)
         for package in claim.packages:
-            await self._load(attempt, identity, package, supply.orders[package.package_id], key)
+            await self._load(attempt, package, supply.orders[package.package_id], key)
+
+    def _preflight(self, identity: Identity, supply: Supply, packages: list[ClaimedPackage]) -> None:
+        """Refuse what does not fit before any of it is sent."""
+        recipe = self._floor.settings.recipe
+        wanted = Wanted(
+            memory_factor=recipe.memory_factor,
+            svn=version_bytes(recipe.svn),
+            profile_version=version_bytes(recipe.profile_version),
+            denied=supply.claim.denied,
+        )
+        preflight(identity, [supply.orders[package.package_id] for package in packages], wanted)
 
     async def _resolve(
-        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
+        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, supply: Supply, key: EuiccKey
     ) -> None:
         """Read the chip to settle what an earlier attempt left open; then, where allowed, send the same package."""
+        order = supply.orders[package.package_id]
         kept = await asyncio.wrap_future(self._floor.journal.result(identity.eid, package.package_id))
         try:
             verdict = await self._owner.call(settle, self._chip, order, bytes.fromhex(package.otk_id), key, kept)
@@ -199,16 +219,14 @@ class Cycle:
         log.info("settled", head=self._head_id, eid=identity.eid, iccid=package.iccid, state=verdict.state)
         attempt.conclude(package, verdict)
         if verdict.state is PackageState.FAILED and not verdict.spent:
-            await self._load(attempt, identity, package, order, key)
+            self._preflight(identity, supply, [package])
+            await self._load(attempt, package, order, key)
         elif verdict.fault is not None:
             raise verdict.fault
 
-    async def _load(
-        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, order: Order, key: EuiccKey
-    ) -> None:
-        """Way of a unit, steps 5 and 6: from the pre-flight fit to the read-back."""
+    async def _load(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> None:
+        """Way of a unit, steps 5 and 6: from the intent to the read-back."""
         floor = self._floor
-        preflight(identity, order, floor.settings.recipe.memory_factor)
         self._step(attempt, Phase.LOADING)
         verdict = await self._send(attempt, package, order, key)
         attempt.conclude(package, verdict)
@@ -245,7 +263,13 @@ class Cycle:
                 return Verdict(PackageState.FAILED, spent=False, fault=refusal, pir=None, apdus=apdus)
             if isinstance(refusal, BaseException):
                 raise refusal
-        verdict = await self._owner.call(load, self._chip, order, key)
+        self._links.prepared()
+        attempt.link = self._links.told()
+        try:
+            verdict = await self._owner.call(load, self._chip, order, key)
+        except TransportError as error:  # the head hangs: nobody knows what the chip makes of it
+            verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=error, pir=None)
+        self._links.loaded(verdict.fault)
         return replace(verdict, apdus=verdict.apdus + apdus)
 
     async def _intend(self, attempt: Attempt, package: ClaimedPackage) -> None:

@@ -13,6 +13,7 @@ from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.gate import Gate
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
+from ifpp.station.life import Lives
 from ifpp.store.client import StoreClient
 from ifpp.trust.chain import TrustStore
 
@@ -29,6 +30,7 @@ class Floor:
     jobs: Jobs
     board: Board
     gate: Gate
+    lives: Lives
     metrics: Metrics
     stopping: asyncio.Event
     at_edge: AtEdge = pass_by

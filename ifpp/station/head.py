@@ -16,10 +16,18 @@ from ifpp.model.clock import pause, uuid7
 from ifpp.model.messages import StateChanged
 from ifpp.model.states import E10, Lamp, Phase
 from ifpp.station.attempt import Attempt
-from ifpp.station.board import CODE_BLOCKED, CODE_NO_HOST, CODE_REGULAR_WORK, CODE_REPAIR, CODE_STARVED
+from ifpp.station.board import (
+    CODE_BLOCKED,
+    CODE_NO_HOST,
+    CODE_REGULAR_WORK,
+    CODE_REPAIR,
+    CODE_STARVED,
+    show_life,
+)
 from ifpp.station.cycle import Cycle
 from ifpp.station.edges import Edge
 from ifpp.station.floor import Floor
+from ifpp.station.life import Finding
 from ifpp.station.records import Events, Kept
 
 _POLL_S = 0.5
@@ -34,7 +42,7 @@ class Head:
         self.head_id = head_id
         self._port = port
         self._floor = floor
-        self._owner = Owner(f"head-{head_id}")
+        self._owner = Owner(f"head-{head_id}", lambda: port.deadline_s)
         self._chip = Chip(
             port,
             block_size=floor.settings.heads[head_id].block_size,
@@ -42,17 +50,23 @@ class Head:
             load_apdu_timeout_s=floor.settings.deadlines.load_apdu_s,
         )
         self._cycle = Cycle(head_id, self._chip, self._owner, floor, self._enter)
+        self._life = floor.lives[head_id]
+        self._lost = ""
         floor.board.add(head_id)
 
     async def run(self) -> None:
         """Serve units until the station stops; a lost reader is tried again and again."""
         # way of a unit, step 3
+        show_life(self.head_id, self._floor.lives, self._floor.board, self._floor.metrics)
         while not self._floor.stopping.is_set():
             try:
                 await self._owner.call(self._port.open)
+                self._lost = ""
                 await self._serve()
             except TransportError as error:
-                log.warning("head lost", head=self.head_id, code=error.code, detail=error.detail)
+                if error.code != self._lost:  # said once, tried again and again
+                    log.warning("head lost", head=self.head_id, code=error.code, detail=error.detail)
+                self._lost = error.code
                 self._enter(Phase.RETIRED, CODE_REPAIR, reason=error.code)
                 await self._pause()
             except Exception:  # an unforeseen fault of ours must not stop the other heads
@@ -60,7 +74,8 @@ class Head:
                 self._enter(Phase.RETIRED, CODE_REPAIR, reason="INTERNAL")
                 await self._pause()
             finally:
-                await self._owner.call(self._port.close)
+                with suppress(TransportError):  # a head that hangs is closed when it is opened anew
+                    await self._owner.call(self._port.close)
         self._owner.close()
 
     async def _serve(self) -> None:
@@ -70,15 +85,24 @@ class Head:
             if floor.gate.refusing:
                 await self._refuse()
                 continue
+            if self._life.blocked:
+                await self._quarantined()
+                continue
             job = await floor.jobs.current()
-            if job is None or not await self._owner.call(self._port.wait_seated, _POLL_S) or floor.gate.refusing:
+            if job is None or not await self._owner.call(self._port.wait_seated, _POLL_S) or self._closed:
                 continue
             now = floor.clock
             attempt = Attempt(uuid7(now.now()), self.head_id, job, now.now(), now.monotonic(), seatings=1)
             if not await self._work(attempt) or await self._removed():
                 await self._stand_by()
 
+    @property
+    def _closed(self) -> bool:
+        return bool(self._floor.gate.refusing or self._life.blocked)
+
     async def _stand_by(self) -> None:
+        if self._life.blocked:
+            return  # quarantine shows itself: at no moment may the head seem free
         self._enter(Phase.EMPTY, CODE_STARVED)
         await self._owner.call(self._port.lamp, Lamp.OFF)
 
@@ -88,6 +112,15 @@ class Head:
         self._enter(Phase.REFUSING, _CODE_OF_REFUSAL.get(code, CODE_REPAIR), reason=code)
         await self._owner.call(self._port.lamp, Lamp.HOLD)
         await first_of(self._floor.gate.opened(), self._floor.stopping.wait())
+        if not self._floor.stopping.is_set():
+            await self._stand_by()
+
+    async def _quarantined(self) -> None:
+        """Take no unit until a person lets the head work again."""
+        log.warning("head in quarantine", head=self.head_id, reason=self._life.blocked)
+        self._enter(Phase.QUARANTINED, CODE_REPAIR, reason=self._life.blocked)
+        await self._owner.call(self._port.lamp, Lamp.HOLD)
+        await first_of(self._life.freed(), self._floor.stopping.wait())
         if not self._floor.stopping.is_set():
             await self._stand_by()
 
@@ -112,6 +145,8 @@ class Head:
         except Exception as error:
             log.exception("unforeseen", head=self.head_id, eid=attempt.eid)
             attempt.fault = CardError("INTERNAL", f"{type(error).__name__}", where=f"head {self.head_id}")
+        if not attempt.eid:
+            attempt.seatings = self._life.seated("")
         return await self._close(attempt)
 
     async def _close(self, attempt: Attempt) -> bool:
@@ -119,7 +154,8 @@ class Head:
         # way of a unit, step 8
         floor, reseats = self._floor, self._floor.settings.recipe.reseats
         floor.at_edge(Edge.CLOSING)
-        record = floor.journal.close_unit(attempt.closed(self._events(attempt)))
+        events = self._events(attempt)
+        record = floor.journal.close_unit(attempt.closed(events, floor.lives.row(self.head_id)))
         lamp = attempt.lamp(reseats)
         try:
             with floor.metrics.timed(series.JOURNAL_COMMIT_SECONDS):
@@ -134,22 +170,33 @@ class Head:
             floor.at_edge(Edge.FORGOTTEN)
         self._measure(attempt)
         self._log_verdict(attempt, lamp)
-        await self._owner.call(self._chip.close)
+        with suppress(TransportError):
+            await self._owner.call(self._chip.close)
         if seated:
-            await self._owner.call(self._port.lamp, lamp)
+            await self._show(lamp)
         return seated
 
+    async def _show(self, lamp: Lamp) -> None:
+        """Show the verdict; a head that hangs still has a lamp, which is a device of its own."""
+        if self._owner.hung:
+            await asyncio.to_thread(self._port.lamp, lamp)
+        else:
+            await self._owner.call(self._port.lamp, lamp)
+
     def _events(self, attempt: Attempt) -> Events:
-        """What the record of a unit tells: its result, and that the head waits for its removal."""
+        """What the record of a unit tells: its result, what it means for the head, and that the removal is awaited."""
         floor = self._floor
         now, now_s, reseats = floor.clock.now(), floor.clock.monotonic(), floor.settings.recipe.reseats
         result = attempt.event(
             station_id=floor.settings.id, boot_id=floor.journal.boot_id, now=now, now_s=now_s, reseats=reseats
         )
         floor.board.count(self.head_id, attempt.result)
+        alarms = floor.lives.close(self.head_id, attempt.seating(reseats))
+        show_life(self.head_id, floor.lives, floor.board, floor.metrics)
         passages = floor.board.enter(self.head_id, Phase.VERDICT, CODE_BLOCKED)
         self._count_states(passages)
-        return [("unit_result", result), *(("state_changed", passage) for passage in passages)]
+        told: Events = [("unit_result", result), *(("alarm", alarm) for alarm in alarms)]
+        return told + [("state_changed", passage) for passage in passages]
 
     async def _until_stored(self, attempt: Attempt, record: Kept) -> bool:
         """The verdict is known and its record is not on the disk: the unit is held where it is until it is.
@@ -200,6 +247,8 @@ class Head:
             metrics.add(series.FIRST_PASS, operation=operation, product=product)
         if attempt.fault is not None:
             metrics.add(series.DEFECTS, head=self.head_id, code=attempt.fault.code)
+        metrics.add(series.INSERTIONS, head=self.head_id)
+        metrics.add(series.CONTACT_FAILURES, attempt.finding is Finding.CONTACT, head=self.head_id)
 
     def _log_verdict(self, attempt: Attempt, lamp: Lamp) -> None:
         fault = attempt.fault

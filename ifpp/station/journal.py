@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -35,32 +36,9 @@ from ifpp.station.records import (
     SettledPackage,
     Whereabouts,
 )
+from ifpp.station.tables import SCHEMA_VERSION, SINCE_3, TABLES
 from ifpp.station.writer import Change, Outcome, Writer
 
-SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE package (
-    attempt_id TEXT NOT NULL, package_id TEXT NOT NULL, eid TEXT NOT NULL, iccid TEXT NOT NULL,
-    transaction_id TEXT NOT NULL, bpp_sha256 TEXT NOT NULL, head_id TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('SENT', 'INSTALLED', 'FAILED', 'UNKNOWN')),
-    spent INTEGER NOT NULL, reason TEXT NOT NULL, pir BLOB, sent_at TEXT NOT NULL, settled_at TEXT,
-    resolved_by TEXT NOT NULL, -- the later attempt that learnt from the chip what became of it
-    PRIMARY KEY (attempt_id, package_id)) STRICT;
-CREATE INDEX package_by_eid ON package (eid);
-CREATE TABLE will ( -- of attempts that are not closed
-    attempt_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
-CREATE TABLE hold (
-    eid TEXT PRIMARY KEY, since TEXT NOT NULL, code TEXT NOT NULL, action TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE unit (eid TEXT PRIMARY KEY, attempts INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE resource (
-    name TEXT PRIMARY KEY, e10 TEXT NOT NULL, code INTEGER NOT NULL, since TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE outbox ( -- the newest row stays: it carries the number
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, body BLOB NOT NULL,
-    stored_at TEXT NOT NULL, acked_at TEXT, rejected TEXT) STRICT;
-CREATE INDEX outbox_open ON outbox (seq) WHERE acked_at IS NULL;
-CREATE INDEX outbox_rejected ON outbox (seq) WHERE rejected IS NOT NULL;
-"""
 _RESOLVE = (
     "UPDATE package SET resolved_by = ? "
     "WHERE eid = ? AND state IN ('SENT', 'UNKNOWN') AND resolved_by = '' AND attempt_id <> ?"
@@ -69,6 +47,7 @@ _FREE = (
     "DELETE FROM hold WHERE eid = ? AND NOT EXISTS (SELECT 1 FROM package "
     "WHERE package.eid = hold.eid AND state IN ('SENT', 'UNKNOWN') AND resolved_by = '')"
 )
+_LINK_KEPT = timedelta(days=7)  # then the largest blocks are tried again: the link may have been mended
 _KNOWN = (PackageState.INSTALLED, PackageState.FAILED)
 
 
@@ -220,18 +199,56 @@ class Journal:
 
         return self._writer.write(change)
 
+    def block_size(self, card: str, port: str) -> Future[int | None]:
+        """Return how large the blocks of a card type were lately learnt to be on a port, in bytes; None: not known."""
+        since = utc_ms_text(self._clock.now() - _LINK_KEPT)
+
+        def read(connection: sqlite3.Connection) -> int | None:
+            query = "SELECT block_size FROM link WHERE card = ? AND port = ? AND learnt_at > ?"
+            row = connection.execute(query, (card, port, since)).fetchone()
+            return None if row is None else int(row[0])
+
+        return self._writer.read(read)
+
+    def learn_block_size(self, card: str, port: str, block_size: int) -> Kept:
+        """Remember how large the blocks of a card type may be on a port."""
+        now = utc_ms_text(self._clock.now())
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO link VALUES (?, ?, ?, ?) ON CONFLICT (card, port) "
+                "DO UPDATE SET block_size = excluded.block_size, learnt_at = excluded.learnt_at",
+                (card, port, block_size, now),
+            )
+
+        return self._writer.keep(change)
+
     def close_unit(self, unit: ClosedUnit) -> Kept:
         """Commit outcome, holds and outgoing events of one unit together; only when stored the lamp may show it."""
         return self._writer.keep(lambda connection: self._close_attempt(connection, unit))
 
-    def events(self, events: Events) -> Kept:
-        """Store durable events."""
+    def events(self, events: Events, lives: Mapping[str, bytes] | None = None) -> Kept:
+        """Store durable events, and with them the lives of the heads they changed."""
 
         def change(connection: sqlite3.Connection) -> None:
             for name, event in events:
                 self._append(connection, name, event)
+            for head_id, life in (lives or {}).items():
+                _live(connection, head_id, life)
 
         return self._writer.keep(change)
+
+    def lives(self) -> Future[dict[str, bytes]]:
+        """Return the life of every head that ever had a unit: head id -> record."""
+        return self._writer.read(lambda connection: dict(connection.execute("SELECT head_id, body FROM life")))
+
+    def told(self, event_id: str) -> Future[bool]:
+        """Return whether the event of this id was stored here and is still kept."""
+
+        def read(connection: sqlite3.Connection) -> bool:
+            return connection.execute("SELECT 1 FROM outbox WHERE id = ?", (event_id,)).fetchone() is not None
+
+        return self._writer.read(read)
 
     def held(self) -> Future[dict[str, str]]:
         """Return every held unit, longest held first: EID -> why, and what the operator does."""
@@ -384,6 +401,8 @@ class Journal:
         connection.execute("DELETE FROM will WHERE attempt_id = ?", (unit.attempt_id,))
         if unit.eid:
             self._hold_or_free(connection, unit)
+        if unit.life is not None:
+            _live(connection, *unit.life)
         for name, event in unit.events:
             self._append(connection, name, event)
 
@@ -418,6 +437,12 @@ class Journal:
         if self._appended:
             self._appended = False
             self.on_event()
+
+
+def _live(connection: sqlite3.Connection, head_id: str, life: bytes) -> None:
+    connection.execute(
+        "INSERT INTO life VALUES (?, ?) ON CONFLICT (head_id) DO UPDATE SET body = excluded.body", (head_id, life)
+    )
 
 
 def _place(connection: sqlite3.Connection, name: str, where: Whereabouts) -> None:
@@ -528,10 +553,12 @@ def _prepare(connection: sqlite3.Connection, path: Path, station_id: str) -> Non
         raise CustodyError("CUSTODY.SCHEMA_NEWER", detail, where=str(path))
     if version == 0:
         connection.execute("BEGIN IMMEDIATE")  # all or nothing: a journal without owner would be nobody's for good
-        for statement in _SCHEMA.split(";\n"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        _create(connection, TABLES + SINCE_3)
         connection.execute("INSERT INTO meta VALUES ('station_id', ?)", (station_id,))
+        connection.execute("COMMIT")
+    elif version == 2:
+        connection.execute("BEGIN IMMEDIATE")
+        _create(connection, SINCE_3)
         connection.execute("COMMIT")
     elif version < SCHEMA_VERSION:
         detail = f"journal version {version}, this ifpp writes {SCHEMA_VERSION}"
@@ -540,6 +567,12 @@ def _prepare(connection: sqlite3.Connection, path: Path, station_id: str) -> Non
     if owner is None or owner[0] != station_id:
         found = "nobody" if owner is None else owner[0]
         raise CustodyError("CUSTODY.FOREIGN_JOURNAL", f"it belongs to {found}, not {station_id}", where=str(path))
+
+
+def _create(connection: sqlite3.Connection, tables: str) -> None:
+    for statement in tables.split(";\n"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def count_acknowledged(path: Path, name: str) -> int:

@@ -24,15 +24,26 @@ Send = Callable[[OutboxRow], Awaitable[None]]
 class Pump:
     """Sends what the journal holds. All methods belong to the event loop.
 
-    `send` publishes one event and raises ServiceError while the broker is away.
+    `send` publishes one event and raises ServiceError while the broker is away. `collect_s`: how long an event waits
+    for company.
     """
 
-    def __init__(self, journal: Journal, send: Send, settings: Outbox, clock: Clock, *, node_id: str) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        send: Send,
+        settings: Outbox,
+        clock: Clock,
+        *,
+        node_id: str,
+        collect_s: float = _COLLECT_S,
+    ) -> None:
         self._node_id = node_id
         self._journal = journal
         self._send = send
         self._settings = settings
         self._clock = clock
+        self._collect_s = collect_s
         self._wake = asyncio.Event()
         self._sent: list[int] = []  # numbers sent and not acknowledged, in order
         self._sent_through = 0
@@ -88,7 +99,8 @@ class Pump:
     async def run(self, stopping: asyncio.Event) -> None:
         """Pump until `stopping`; a journal that cannot be read now is asked again."""
         while not stopping.is_set():
-            await self._clock.sleep(_COLLECT_S)
+            if self._collect_s:
+                await self._clock.sleep(self._collect_s)
             self._wake.clear()
             if self._connected:
                 try:

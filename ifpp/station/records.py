@@ -50,7 +50,8 @@ class ClosedUnit:
     """The end of one attempt, written in one transaction with its events.
 
     `hold`: the unit must not go on. `judged`: the chip spoke for itself (it passed, or refused), so an older hold ends
-    unless one of its packages is still open. `finished`: the unit is clean to ship, so none is.
+    unless one of its packages is still open. `finished`: the unit is clean to ship, so none is. `life`: (head id, its
+    life as it is after this unit).
     """
 
     attempt_id: str
@@ -60,6 +61,7 @@ class ClosedUnit:
     hold: Hold | None = None
     judged: bool = False
     finished: bool = False
+    life: tuple[str, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

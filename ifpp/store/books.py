@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, func, literal, or_, select
+from sqlalchemy import Connection, bindparam, case, exists, func, literal, or_, select
 
 from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
@@ -57,6 +57,12 @@ _chip = (
     .where(chip.c.eid == bindparam("eid"))
 )
 _keys = select(otk.c.otk_id, otk.c.public).where(otk.c.eid == bindparam("eid")).order_by(otk.c.slot)
+_keys_of = (
+    select(otk.c.otk_id, otk.c.public)
+    .select_from(chip)
+    .join(otk, otk.c.eid == chip.c.eid, isouter=True)
+    .where(chip.c.eid == bindparam("eid"))
+)
 _chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
 
 
@@ -76,6 +82,12 @@ def chip_row(connection: Connection, eid: str) -> ChipRow | None:
     certificates = connection.execute(_chain, {"chain_id": row.chain_id}).scalars()
     keys = {key.otk_id: bytes(key.public) for key in connection.execute(_keys, {"eid": eid})}
     return ChipRow(row.eid, row.certificate, tuple(certificates), row.raw, row.otk_list, keys, row.clean_to_ship_at)
+
+
+def keys_of(connection: Connection, eid: str) -> dict[str, bytes] | None:
+    """Return the one-time keys of one eUICC: id (hex) and public point; None when it is not known."""
+    rows = connection.execute(_keys_of, {"eid": eid}).all()
+    return {row.otk_id: bytes(row.public) for row in rows if row.otk_id is not None} if rows else None
 
 
 def batches(connection: Connection) -> list[BatchRow]:
@@ -99,10 +111,22 @@ def balance(connection: Connection) -> list[BalanceRow]:
     book = (package.c.sku, package.c.region, package.c.smdp_oid, package.c.state)
     for sku, region, smdp_oid, state, number in connection.execute(select(*book, func.count()).group_by(*book)):
         states[sku, region, smdp_oid][state] = number
+    for sku, region, smdp_oid, number in _not_shelved(connection):
+        states[sku, region, smdp_oid][PackageState.AVAILABLE] -= number
     return [
         BalanceRow(*key, imported[key], *(states[key][state] for state in PackageState))
-        for key in sorted(imported.keys() | states.keys())
+        for key in sorted(imported.keys() | {key for key, counts in states.items() if any(counts.values())})
     ]
+
+
+def _not_shelved(connection: Connection) -> Iterator[tuple[str, str, str, int]]:
+    """Count the packages of files that are just being taken in, by SKU, region and SM-DPf: each is AVAILABLE."""
+    p = package.c
+    opened = exists().where(batch_total.c.batch == batch.c.number)
+    for number in connection.execute(select(batch.c.number).where(~opened)).scalars():
+        book = (p.sku, p.region, p.smdp_oid)
+        rows = select(*book, func.count()).where(p.batch == number).group_by(*book)
+        yield from (tuple(row) for row in connection.execute(rows))
 
 
 def audit(connection: Connection) -> list[str]:

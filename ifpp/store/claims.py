@@ -19,8 +19,9 @@ from ifpp.errors import CustodyError, ServiceError, SupplyError
 from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest
 from ifpp.model.states import PackageState
+from ifpp.store.denylist import denied
 from ifpp.store.ledger import Step, lock_package, take
-from ifpp.store.schema import chain, chip, claim, package, reading, unit_attempt
+from ifpp.store.schema import SHELVED, chain, chip, claim, package, reading, unit_attempt
 from ifpp.store.trail import Trail
 
 S = PackageState
@@ -44,7 +45,7 @@ _lock_chip = (
 )
 _packages = (
     select(package)
-    .where(package.c.eid == bindparam("eid"))
+    .where(package.c.eid == bindparam("eid"), SHELVED)
     .order_by(package.c.package_id)
     .with_for_update(key_share=True)
 )
@@ -107,6 +108,7 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
         packages=[_claimed(row, S.CLAIMED) for row in granted],
         unresolved=[_claimed(row, S(row.state)) for row in unresolved],
         installed=[_claimed(row, S.INSTALLED) for row in packages if row.state == S.INSTALLED],
+        denied=denied(connection, request.eid, (row.profile_type for row in (*granted, *unresolved))),
     )
 
 

@@ -7,18 +7,22 @@ threads in order. On PostgreSQL processes lock the rows of one chip, or of one n
 
 from __future__ import annotations
 
+import fcntl
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy import exc as sa
 from sqlalchemy.engine import make_url
 
 from ifpp.errors import CustodyError, IfppError, ServiceError, SettingsError
 
 _WRITES = "ifpp_writes"
+_LOCK_POLL_S = 0.05
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
@@ -28,11 +32,27 @@ class Database:
     def __init__(self, url: str, busy_timeout_s: float) -> None:
         self._engine = _engine(url, busy_timeout_s)
         self._writer = threading.Lock()
+        self._lock_path = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
 
     @property
     def name(self) -> str:
         """The database's URL without a password."""
         return self._engine.url.render_as_string(hide_password=True)
+
+    @property
+    def file(self) -> Path | None:
+        """Where an SQLite database is; None on PostgreSQL."""
+        return None if self._lock_path is None else Path(self._lock_path)
+
+    def need(self) -> None:
+        """Return when there may be a database, raises SettingsError: SQLite would make one of any wrong name."""
+        if self.file is not None and not self.file.is_file():
+            raise SettingsError("SETTINGS.MISSING", "there is no such database", where=self.name)
+
+    @property
+    def one_writer(self) -> bool:
+        """Whether a transaction that writes keeps every other one waiting."""
+        return self._engine.dialect.name == "sqlite"
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -53,6 +73,57 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def scratch(self) -> Iterator[Connection]:
+        """A connection for temporary tables, which go with it; whoever has it begins the transactions."""
+        with self.named(), self._engine.connect() as connection:
+            connection.detach()
+            yield connection
+
+    @contextmanager
+    def alone(self, what: str, wait_s: float) -> Iterator[None]:
+        """Let one process at a time do `what`; one that dies gives way at once.
+
+        Raises ServiceError INTAKE.BUSY when nobody gives way for so long.
+        """
+        end = time.monotonic() + wait_s
+        with ExitStack() as held:
+            try_lock = self._lock_file(what, held) if self._lock_path else self._lock_session(what, held)
+            while not try_lock():
+                if time.monotonic() >= end:
+                    raise ServiceError("INTAKE.BUSY", f"another process is at it ({what})", where=self.name)
+                time.sleep(_LOCK_POLL_S)
+            yield
+
+    def _lock_file(self, what: str, held: ExitStack) -> Callable[[], bool]:
+        """A lock of SQLite's machine: a file beside the database."""
+        try:
+            file = Path(f"{self._lock_path}-{what}").open("ab")  # noqa: SIM115 - held by the stack
+        except OSError as error:
+            raise CustodyError("FILE.WRITE", f"cannot be made ({error.strerror})", where=self.name) from error
+
+        held.enter_context(file)
+
+        def try_lock() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        return try_lock
+
+    def _lock_session(self, what: str, held: ExitStack) -> Callable[[], bool]:
+        """A lock of PostgreSQL: it goes with the session."""
+        connection = held.enter_context(self.scratch())
+        wanted = text("SELECT pg_try_advisory_lock(hashtextextended(current_schema() || :what, 0))")
+
+        def try_lock() -> bool:
+            with connection.begin():
+                return bool(connection.execute(wanted, {"what": f" ifpp {what}"}).scalar())
+
+        return try_lock
 
     def close(self) -> None:
         """Close every idle connection."""

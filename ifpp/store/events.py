@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ifpp.errors import CustodyError, IfppError
 from ifpp.model.messages import Rejected
 from ifpp.store import settle
+from ifpp.store.denylist import Learning
 from ifpp.store.plan import MAX_TEXT, Plan, Result, look_up, plan_event, read_event, write
 from ifpp.store.records import MAX_EVENT_BYTES, ReceivedEvent, TakeResult
 from ifpp.store.schema import event_log, node_cursor, parked
@@ -51,13 +52,15 @@ class _Tally:
     rejected: dict[tuple[int, str], Rejected] = field(default_factory=dict)
 
 
-def take_events(connection: Connection, trail: Trail, received: Sequence[ReceivedEvent]) -> list[TakeResult]:
+def take_events(
+    connection: Connection, trail: Trail, received: Sequence[ReceivedEvent], learning: Learning
+) -> list[TakeResult]:
     """Take a batch (see `Factory.take_events`); the caller commits."""
     cursors = {node: _open_cursor(connection, node) for node in sorted({event.node_id for event in received})}
     tallies: dict[str, _Tally] = defaultdict(_Tally)
     ordered = sorted(received, key=lambda event: (event.node_id, event.seq))
     for start in range(0, len(ordered), _CHUNK):
-        _take_chunk(connection, trail, ordered[start : start + _CHUNK], tallies)
+        _take_chunk(connection, trail, ordered[start : start + _CHUNK], tallies, learning)
     answers = []
     for node, before in cursors.items():
         through = _advance(connection, node, before)
@@ -115,21 +118,25 @@ def _advance(connection: Connection, node: str, before: int) -> int:
 
 
 def _take_chunk(
-    connection: Connection, trail: Trail, chunk: Sequence[ReceivedEvent], tallies: dict[str, _Tally]
+    connection: Connection,
+    trail: Trail,
+    chunk: Sequence[ReceivedEvent],
+    tallies: dict[str, _Tally],
+    learning: Learning,
 ) -> None:
     fresh = _sift(connection, trail, chunk, tallies)
     if not fresh:
         return
     savepoint, part = connection.begin_nested(), Trail(trail.at)
     try:
-        taken, refused = _plan_and_write(connection, part, fresh)
+        taken, refused = _plan_and_write(connection, part, fresh, learning)
     except _POISON as error:
         savepoint.rollback()
         if len(fresh) == 1:
             _reject(connection, trail, fresh[0], "CUSTODY.EVENT_REFUSED", _driver_text(error), tallies)
         else:
             for event in fresh:
-                _take_chunk(connection, trail, [event], tallies)
+                _take_chunk(connection, trail, [event], tallies, learning)
         return
     savepoint.commit()
     trail.join(part)
@@ -177,7 +184,7 @@ def _sift(
 
 
 def _plan_and_write(
-    connection: Connection, trail: Trail, fresh: Sequence[ReceivedEvent]
+    connection: Connection, trail: Trail, fresh: Sequence[ReceivedEvent], learning: Learning
 ) -> tuple[list[ReceivedEvent], list[tuple[ReceivedEvent, IfppError]]]:
     """Plan every event against the database, write the plan, and return what was taken and what was refused."""
     readable: list[tuple[ReceivedEvent, Result | None]] = []
@@ -199,5 +206,5 @@ def _plan_and_write(
             taken.append(event)
         except CustodyError as error:
             refused.append((event, error))
-    write(connection, trail, plan)
+    write(connection, trail, plan, learning)
     return taken, refused

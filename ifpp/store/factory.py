@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, select, text
 
-from ifpp.errors import IfppError, LineTakenError
+from ifpp.errors import IfppError, LineTakenError, ServiceError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Claim, ClaimRequest, Job, UnitGate
 from ifpp.model.states import PackageState
-from ifpp.store import audit, books, claims, events, gate, reports
+from ifpp.store import audit, books, claims, denylist, events, gate, reports, supply
 from ifpp.store.audit import AuditLog, Chain
 from ifpp.store.database import Database
+from ifpp.store.denylist import USUAL, DeniedRow, Learning
 from ifpp.store.group import GroupCommit
-from ifpp.store.intake import Intake
+from ifpp.store.intake import Gentle, Intake, Shelved, anything_staged, settle_remains
 from ifpp.store.records import (
     AttemptRow,
     BalanceRow,
@@ -25,6 +27,7 @@ from ifpp.store.records import (
     OpenRow,
     ParkedRow,
     ReceivedEvent,
+    Refusal,
     ResultRow,
     SignedCheckpoint,
     TakeResult,
@@ -43,17 +46,21 @@ class Factory:
     is in it, or, when the connection broke during the commit, all of it; every writing method may be repeated.
     """
 
-    def __init__(self, database: Database, factory_id: str, writer: str) -> None:
+    def __init__(self, database: Database, factory_id: str, writer: str, learning: Learning) -> None:
+        self._learning = learning
         self._database = database
         self._chain = Chain(writer, factory_id)
         self._group = GroupCommit(self._writing, database.named)
         self.factory_id = factory_id
 
     @classmethod
-    def open(cls, url: str, *, busy_timeout_s: float = 5.0, writer: str = "factory") -> Factory:
+    def open(
+        cls, url: str, *, busy_timeout_s: float = 5.0, writer: str = "factory", learning: Learning = USUAL
+    ) -> Factory:
         """Open a factory database (`sqlite:///path` or `postgresql://…`) and make its tables when it is new.
 
-        `writer` names the chain of the audit log that this process writes. Raises SettingsError for a bad URL,
+        `writer` names the chain of the audit log that this process writes, `learning` says how the denylist grows by
+        the events it takes. Raises SettingsError for a bad URL,
         CustodyError CUSTODY.SCHEMA_NEWER or CUSTODY.SCHEMA_OLDER, ServiceError DATABASE.UNREACHABLE.
         """
         database = Database(url, busy_timeout_s)
@@ -63,7 +70,7 @@ class Factory:
         except IfppError:
             database.close()
             raise
-        return cls(database, factory_id, writer)
+        return cls(database, factory_id, writer, learning)
 
     def close(self) -> None:
         """Give up the connections; the database needs no farewell."""
@@ -85,26 +92,78 @@ class Factory:
     # ---- deliveries -------------------------------------------------------------------------------
 
     @contextmanager
-    def intake(self, kind: str, name: str, sha256: str, now: datetime) -> Iterator[Intake]:
-        """Take one verified file in: all of it when the block ends, nothing when it raises.
+    def intake(
+        self,
+        kind: str,
+        name: str,
+        sha256: str,
+        now: datetime,
+        *,
+        dry_run: bool = False,
+        shelved: Shelved | None = None,
+    ) -> Iterator[Intake]:
+        """Take one verified file in: all of it when the block ends, nothing when it raises; see `ifpp.store.intake`.
 
-        `kind` is free ("esed", "esbpp", "job"), `sha256` the digest of the whole file in hex. Raises IntakeError
-        INTAKE.DUPLICATE for a file that was imported before, INTAKE.REJECTED listing every bad item.
+        `kind` is free ("esed", "esbpp", "job"), `sha256` the digest of the whole file in hex. A dry run screens the
+        items and writes nothing. Raises IntakeError INTAKE.DUPLICATE for a file that was imported before,
+        INTAKE.REJECTED listing every bad item; ServiceError INTAKE.BUSY. A file whose block has ended without error
+        is taken in, also when the process dies before that: `settle_intakes` brings it to its end. `shelved` hears
+        how many items are on the shelf.
         """
-        with self._writing(now) as (connection, trail):
-            intake = Intake(connection, trail, kind, name, sha256)
+        writing = partial(self._writing, now)
+        intake = Intake(self._database, writing, kind, name, sha256, dry_run=dry_run, shelved=shelved)
+        try:
             yield intake
             intake.finish()
+        except BaseException:
+            intake.close(discarded=True)
+            raise
+        intake.close(discarded=False)
+
+    def settle_intakes(self, now: datetime) -> None:
+        """Bring to an end what processes left behind that died while they took a file in.
+
+        Nothing happens while another process takes one in.
+        """
+        with self._database.read() as connection:
+            if not anything_staged(connection):
+                return
+        try:
+            with self._database.alone("intake", wait_s=0.0):
+                settle_remains(self._database, Gentle(partial(self._writing, now), self._database.one_writer))
+        except ServiceError as error:
+            if error.code != "INTAKE.BUSY":
+                raise
 
     def chip(self, eid: str) -> ChipRow | None:
         """Return the certificates and one-time keys of one eUICC, or None."""
         with self._database.read() as connection:
             return books.chip_row(connection, eid)
 
+    def keys_of(self, eid: str) -> dict[str, bytes] | None:
+        """Return the one-time keys of one eUICC: id (hex) and public point; None when it is not known."""
+        with self._database.read() as connection:
+            return books.keys_of(connection, eid)
+
     def batches(self) -> list[BatchRow]:
         """Return every imported file, oldest first."""
         with self._database.read() as connection:
             return books.batches(connection)
+
+    def lot_number(self, name: str) -> int:
+        """Return the number of imported eUICC data by file name or number; raises SupplyError LOT.UNKNOWN."""
+        with self._database.read() as connection:
+            return supply.lot_number(connection, name)
+
+    def lot_chips(self, number: int | None, now: datetime) -> Iterator[supply.LotChip]:
+        """Give every chip of a lot (None: of the store) that has not left, with what it has and its free keys."""
+        with self._database.read() as connection:
+            yield from supply.lot_chips(connection, number, utc_ms_text(now))
+
+    def lot_shared(self, number: int | None) -> dict[str, tuple[list[bytes], dict[str, bytes]]]:
+        """Return what the chips of a lot share: by chain id the EUM's certificates, and EUICCInfo2 by its id."""
+        with self._database.read() as connection:
+            return supply.shared(connection, number)
 
     # ---- packages ---------------------------------------------------------------------------------
 
@@ -152,7 +211,7 @@ class Factory:
         which every event is stored or parked; the first of a node is 1.
         """
         with self._writing(now) as (connection, trail):
-            return events.take_events(connection, trail, received)
+            return events.take_events(connection, trail, received, self._learning)
 
     def park(self, node_id: str, body: bytes, text: str, now: datetime) -> None:
         """Keep a document whose envelope cannot be read, and why; nothing is acknowledged by that."""
@@ -269,6 +328,28 @@ class Factory:
         with self._writing(now) as (connection, trail):
             return reports.acknowledge(connection, trail, report_id, told_by)
 
+    # ---- the denylist -----------------------------------------------------------------------------
+
+    def denylist(self) -> list[DeniedRow]:
+        """Return every entry of the denylist, also the proposed and the removed ones."""
+        with self._database.read() as connection:
+            return denylist.entries(connection)
+
+    def deny(self, firmware: str, profile_type: str, by: str, reason: str, now: datetime, *, known: bool) -> None:
+        """Refuse a profile type on a firmware from the next claim on; `known`: only when it has an entry.
+
+        Raises CustodyError DENYLIST.UNKNOWN.
+        """
+        with self._writing(now) as (connection, trail):
+            pair = firmware, profile_type
+            denylist.decide(connection, trail, pair, denylist.Standing.ACTIVE, by, reason, new=not known)
+
+    def allow(self, firmware: str, profile_type: str, by: str, reason: str, now: datetime) -> None:
+        """Take an entry off the denylist; only failures after that count again. Raises DENYLIST.UNKNOWN."""
+        with self._writing(now) as (connection, trail):
+            pair = firmware, profile_type
+            denylist.decide(connection, trail, pair, denylist.Standing.REMOVED, by, reason, new=False)
+
     # ---- the audit log ----------------------------------------------------------------------------
 
     @contextmanager
@@ -276,6 +357,13 @@ class Factory:
         """The audit log as it is at one moment, to be read inside the block."""
         with self._database.read() as connection:
             yield AuditLog(connection)
+
+    def note_refusals(self, refusals: Sequence[Refusal], now: datetime) -> None:
+        """Write down what the store refused."""
+        with self._writing(now) as (_, trail):
+            for one in refusals:
+                who = {"who": one.who, "operation": one.operation}
+                trail.note("refused", **who, code=one.code, detail=one.detail, times=one.times)
 
     def add_audit_key(self, key_id: str, public: bytes, now: datetime) -> None:
         """Make a key known (its SubjectPublicKeyInfo) before it signs. Idempotent."""

@@ -20,9 +20,10 @@ from sqlalchemy import Connection, Table, bindparam, exists, or_, select
 from ifpp.errors import CustodyError
 from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.ids import Eid
-from ifpp.model.messages import Message, ProfileResult, SealProof, UnitResultEvent
+from ifpp.model.messages import Link, Message, ProfileResult, SealProof, UnitResultEvent
 from ifpp.model.states import OPEN_STATES, PackageState
 from ifpp.store import settle
+from ifpp.store.denylist import MAX_NAME, Learning, learn
 from ifpp.store.ledger import HELD, Held, Step, held_of, take
 from ifpp.store.records import ReceivedEvent
 from ifpp.store.schema import chip, event_log, ledger, package, package_result, reading, unit_attempt
@@ -83,7 +84,7 @@ class Result:
 
 @dataclass(slots=True)
 class Plan:
-    """The rows a chunk will write, and the facts of its entries in the audit log."""
+    """The rows a chunk will write, the facts of its entries in the audit log, and the results it was made from."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
@@ -93,6 +94,7 @@ class Plan:
     taken: list[dict[str, Any]] = field(default_factory=list)
     cleared: list[dict[str, Any]] = field(default_factory=list)
     withheld: list[dict[str, Any]] = field(default_factory=list)
+    told: list[UnitResultEvent] = field(default_factory=list)
 
 
 # ---- reading one event --------------------------------------------------------------------------------
@@ -218,6 +220,7 @@ def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | No
                 )
         plan.attempts.append(_attempt_row(event, result))
         plan.taken.append(_taken(event, result.document))
+        plan.told.append(result.document)
         if result.document.clean_to_ship and result.document.unit.eid:
             _clear(plan, view, event, result)
     row = {"node_id": event.node_id, "seq": event.seq, "id": event.id, "schema": event.schema}
@@ -305,6 +308,7 @@ def _clear(plan: Plan, view: View, event: ReceivedEvent, result: Result) -> None
 
 def _attempt_row(event: ReceivedEvent, result: Result) -> dict[str, Any]:
     document = result.document
+    link = document.link or Link()
     return {
         "node_id": event.node_id,
         "seq": event.seq,
@@ -326,6 +330,11 @@ def _attempt_row(event: ReceivedEvent, result: Result) -> dict[str, Any]:
         "ended_at": result.ended_at,
         "cycle_ms": document.cycle_ms,
         "load_ms": document.load_ms,
+        "firmware": document.firmware[:MAX_NAME],
+        "atr": link.atr,
+        "protocol": link.protocol,
+        "bit_rate": link.bit_rate,
+        "block_size": link.block_size,
     }
 
 
@@ -348,7 +357,7 @@ def _result_row(
     }
 
 
-def write(connection: Connection, trail: Trail, plan: Plan) -> None:
+def write(connection: Connection, trail: Trail, plan: Plan, learning: Learning) -> None:
     """Write a plan with a few bulk statements; what the database refuses comes out as its own error."""
     inserts: Iterable[tuple[Table, list[dict[str, Any]]]] = (
         (event_log, plan.events),
@@ -367,3 +376,4 @@ def write(connection: Connection, trail: Trail, plan: Plan) -> None:
         trail.note("clean_to_ship", clears=facts["eid"], **facts)
     for facts in plan.withheld:
         trail.note("withheld", **facts)
+    learn(connection, trail, plan.told, learning)

@@ -266,7 +266,10 @@ class PackageRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One work cycle of one unit, from its unit_result event, and when that was taken here."""
+    """One work cycle of one unit, from its unit_result event, and when that was taken here.
+
+    `firmware` to `block_size`: of the chip and the link to it; "" , None or 0 where the station did not learn them.
+    """
 
     node_id: str
     seq: int
@@ -287,6 +290,11 @@ class AttemptRow:
     ended_at: str
     cycle_ms: int
     load_ms: int
+    firmware: str
+    atr: str
+    protocol: str
+    bit_rate: int | None
+    block_size: int
     taken_at: str
 
 
@@ -393,3 +401,14 @@ class SignedCheckpoint:
             key_id=self.key_id,
             number=self.number,
         )
+
+
+@dataclass(slots=True)
+class Refusal:
+    """What the store refused, and how often in a short time; `who` is a caller or an address."""
+
+    who: str
+    operation: str
+    code: str
+    detail: str
+    times: int = 1

@@ -14,8 +14,7 @@ from sqlalchemy import DDL, Connection, MetaData, event, inspect, select, text
 from ifpp.errors import CustodyError, SettingsError
 from ifpp.model.states import PACKAGE_TRANSITIONS, PackageState
 from ifpp.store.schema import IDENTITY, meta, metadata, package_transition
-
-SCHEMA_VERSION = 2
+from ifpp.store.steps import SCHEMA_VERSION
 
 _CREATE_LOCK = 0x69667070  # "ifpp": PostgreSQL advisory lock while tables are made
 
@@ -25,7 +24,6 @@ _KEPT = (
     "event",
     "parked",
     "package_result",
-    "package_bytes",
     "batch",
     "batch_total",
     "batch_count",
@@ -56,6 +54,7 @@ _SAY_BIRTH = "a package comes into the books AVAILABLE"
 _SAY_STEP = "this package may not take this step"
 _SAY_IDENTITY = "the identity of a package never changes"
 _SAY_KEPT = "history is neither changed nor deleted"
+_OF_A_PACKAGE = "EXISTS (SELECT 1 FROM package p WHERE p.bpp_sha256 = OLD.sha256)"
 _BACKWARDS = "NEW.chain_id <> OLD.chain_id OR NEW.number <= OLD.number"
 _SAY_BACKWARDS = "an audit chain only grows"
 
@@ -72,6 +71,8 @@ def _sqlite_rules() -> list[str]:
         refuse("package_step", "UPDATE", "package", _FORBIDDEN_STEP, _SAY_STEP),
         refuse("package_identity", f"UPDATE OF {', '.join(IDENTITY)}", "package", "", _SAY_IDENTITY),
         refuse("package_kept", "DELETE", "package", "", _SAY_KEPT),
+        refuse("package_bytes_unchanged", "UPDATE", "package_bytes", "", _SAY_KEPT),
+        refuse("package_bytes_undeleted", "DELETE", "package_bytes", _OF_A_PACKAGE, _SAY_KEPT),
         refuse("audit_chain_grows", "UPDATE", "audit_chain", _BACKWARDS, _SAY_BACKWARDS),
         refuse("audit_chain_kept", "DELETE", "audit_chain", "", _SAY_KEPT),
         refuse("package_transition_fixed", "INSERT", "package_transition", "", _SAY_KEPT),
@@ -101,6 +102,7 @@ def _postgresql_rules() -> list[str]:
         function("ifpp_step", f"IF {_FORBIDDEN_STEP} THEN {refuse(_SAY_STEP)} END IF;"),
         function("ifpp_identity", refuse(_SAY_IDENTITY)),
         function("ifpp_kept", refuse(_SAY_KEPT)),
+        function("ifpp_bytes_kept", f"IF {_OF_A_PACKAGE} THEN {refuse(_SAY_KEPT)} END IF; RETURN OLD;"),
         function("ifpp_grows", f"IF {_BACKWARDS} THEN {refuse(_SAY_BACKWARDS)} END IF;"),
         function("ifpp_born", _BIRTH_ENTRY),
         function("ifpp_entry", _STEP_ENTRY),
@@ -109,6 +111,9 @@ def _postgresql_rules() -> list[str]:
         trigger("package_identity", f"BEFORE UPDATE OF {', '.join(IDENTITY)}", "package", "ifpp_identity"),
         trigger("package_kept", "BEFORE DELETE", "package", "ifpp_kept"),
         trigger("package_cut", "BEFORE TRUNCATE", "package", "ifpp_kept", "STATEMENT"),
+        trigger("package_bytes_fixed", "BEFORE UPDATE", "package_bytes", "ifpp_kept"),
+        trigger("package_bytes_kept", "BEFORE DELETE", "package_bytes", "ifpp_bytes_kept"),
+        trigger("package_bytes_cut", "BEFORE TRUNCATE", "package_bytes", "ifpp_kept", "STATEMENT"),
         trigger("audit_chain_grows", "BEFORE UPDATE", "audit_chain", "ifpp_grows"),
         trigger("audit_chain_kept", "BEFORE DELETE", "audit_chain", "ifpp_kept"),
         trigger("audit_chain_cut", "BEFORE TRUNCATE", "audit_chain", "ifpp_kept", "STATEMENT"),
@@ -150,13 +155,28 @@ def prepare(connection: Connection, created_at: str) -> str:
         metadata.create_all(connection, checkfirst=False)
         facts = {"schema_version": str(SCHEMA_VERSION), "factory_id": str(uuid4()), "created_at": created_at}
         connection.execute(meta.insert(), [{"key": key, "value": value} for key, value in facts.items()])
-    found = {row.key: row.value for row in connection.execute(select(meta.c.key, meta.c.value))}
-    where = connection.engine.url.render_as_string(hide_password=True)
-    if "schema_version" not in found or "factory_id" not in found:
-        raise SettingsError("SETTINGS.INVALID", "this is not a factory database", where=where)
-    version = int(found["schema_version"])
+    version, factory_id = read_facts(connection)
     if version != SCHEMA_VERSION:
-        detail = f"the database has schema version {version}, this ifpp knows {SCHEMA_VERSION}"
-        code = "CUSTODY.SCHEMA_NEWER" if version > SCHEMA_VERSION else "CUSTODY.SCHEMA_OLDER"
-        raise CustodyError(code, detail, where=where)
-    return str(found["factory_id"])
+        raise wrong_version(version, _name(connection))
+    return factory_id
+
+
+def read_facts(connection: Connection) -> tuple[int, str]:
+    """Return schema version and factory id; raises SettingsError when this is no factory database."""
+    found: dict[str, str] = {}
+    if inspect(connection).has_table(meta.name):
+        found = {row.key: row.value for row in connection.execute(select(meta.c.key, meta.c.value))}
+    if "schema_version" not in found or "factory_id" not in found:
+        raise SettingsError("SETTINGS.INVALID", "this is not a factory database", where=_name(connection))
+    return int(found["schema_version"]), found["factory_id"]
+
+
+def wrong_version(version: int, where: str) -> CustodyError:
+    """Return the error for a database of another schema version than ours."""
+    detail = f"the database has schema version {version}, this ifpp knows {SCHEMA_VERSION}"
+    code = "CUSTODY.SCHEMA_NEWER" if version > SCHEMA_VERSION else "CUSTODY.SCHEMA_OLDER"
+    return CustodyError(code, detail, where=where)
+
+
+def _name(connection: Connection) -> str:
+    return connection.engine.url.render_as_string(hide_password=True)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    exists,
     text,
 )
 
@@ -118,6 +119,17 @@ package_bytes = Table(
     Column("bpp", LargeBinary, nullable=False),
 )
 
+# What is being taken in and does not count yet: see ifpp.store.intake. `file` is the digest of the file, `place` the
+# item in it, `bpp_sha256` that of a package, whose bytes are in package_bytes already.
+staged = Table(
+    "staged",
+    metadata,
+    Column("file", Text, primary_key=True),
+    Column("place", BigInteger, primary_key=True, autoincrement=False),
+    Column("item", LargeBinary, nullable=False),
+    _text("bpp_sha256", null=True),
+)
+
 # ---- where every package is -------------------------------------------------------------------------
 
 _STATES = ", ".join(f"'{state}'" for state in PackageState)
@@ -166,6 +178,7 @@ package = Table(
 # Which package this is: fixed for ever.
 IDENTITY = [column.name for column in package.c][: list(package.c.keys()).index("state")]
 
+Index("ix_package_batch", package.c.batch)
 Index("ix_package_book", package.c.sku, package.c.region, package.c.smdp_oid, package.c.state)
 _available, _claimed = package.c.state == text("'AVAILABLE'"), package.c.state == text("'CLAIMED'")
 Index("ix_package_available", package.c.sku, package.c.region, sqlite_where=_available, postgresql_where=_available)
@@ -175,6 +188,9 @@ Index("ix_package_lease", package.c.lease_until, sqlite_where=_claimed, postgres
 IS_OPEN = text("package.state IN ({})".format(", ".join(f"'{state}'" for state in OPEN_STATES)))
 _open = text(IS_OPEN.text.replace("package.", ""))
 Index("ix_package_open", package.c.state, package.c.changed_at, sqlite_where=_open, postgresql_where=_open)
+
+# A package is on the shelf once its whole file is in the books, and no earlier.
+SHELVED = exists().where(batch_total.c.batch == package.c.batch)
 
 package_transition = Table(
     "package_transition",
@@ -287,6 +303,11 @@ unit_attempt = Table(
     _text("ended_at"),
     Column("cycle_ms", BigInteger, nullable=False),
     Column("load_ms", BigInteger, nullable=False),
+    _text("firmware"),
+    _text("atr"),
+    _text("protocol"),
+    Column("bit_rate", BigInteger),
+    Column("block_size", BigInteger, nullable=False),
     ForeignKeyConstraint(["node_id", "seq"], ["event.node_id", "event.seq"]),
     Index("ix_unit_attempt_unit", "job_order_id", "operation", "unit"),
     Index("ix_unit_attempt_eid", "eid"),
@@ -311,6 +332,23 @@ package_result = Table(
     _text("taken_at"),
     ForeignKeyConstraint(["node_id", "seq"], ["event.node_id", "event.seq"]),
     Index("ix_package_result_taken", "taken_at"),
+)
+
+IS_PRODUCT = text("unit_attempt.outcome_class = 'PRODUCT'")
+_product = text(IS_PRODUCT.text.replace("unit_attempt.", ""))
+Index("ix_unit_attempt_firmware", unit_attempt.c.firmware, sqlite_where=_product, postgresql_where=_product)
+
+# Which profile type works on which chip firmware, and where it does not: see ifpp.store.denylist.
+fit = Table(
+    "fit",
+    metadata,
+    Column("firmware", Text, primary_key=True),
+    Column("profile_type", Text, primary_key=True),
+    _text("standing"),
+    _text("told_by"),
+    _text("reason"),
+    _text("changed_at"),
+    Column("succeeded", Boolean, nullable=False),
 )
 
 # ---- the line ---------------------------------------------------------------------------------------

@@ -12,8 +12,13 @@ Kinds of entries, by their facts (ids are texts, what is empty is left out):
   withheld       a station calls a unit clean to ship, the ledger does not: eid, event, node, reason
   parked         an event was refused: node, seq, event, code, text, sha256 of the document
   line           a supervisor takes a line (epoch, owner) or leaves it
+  refused        the store refused a request: who (caller or address), operation, code, detail, times
+  schema         the database was brought to a schema: version, brings
+  backup         a backup was written: file, sha256
+  restored       the database comes from a backup: file, sha256
   key            a key signs from here on: key_id, public (base64)
   report         a Profile Loading Report was written: report, smdp, file, sha256, items
+  denylist       a pair of firmware and profile_type changes its standing: by, reason
   acknowledged   somebody says that the SM-DPf took a report: report, by
 """
 

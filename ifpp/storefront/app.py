@@ -1,12 +1,14 @@
 """Routes of the store, and how its errors look over HTTP.
 
 Every error is a Problem document (`ifpp.model.messages.Problem`) with a fault code; the HTTP status follows from it.
-The database is used by two threads of this process, one that writes and one that reads, never by the event loop.
+Whatever is refused for who asks or what is asked is counted, logged and written to the audit log. The database is used
+by threads of this process that write and one that reads, never by the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,14 +17,21 @@ import msgspec
 from aiohttp import web
 
 from ifpp import metrics as series
-from ifpp.errors import FAULTS, IfppError
+from ifpp.errors import IfppError, VerificationError
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock
-from ifpp.model.messages import ClaimRequest, Problem, ReleaseNotice, SentNotice
+from ifpp.model.messages import ClaimRequest, Health, Readiness, ReleaseNotice, SentNotice
 from ifpp.store.factory import Factory
+from ifpp.storefront.answers import document, problem
+from ifpp.storefront.door import Door
+from ifpp.storefront.openapi import describe
+from ifpp.storefront.refusals import REFUSALS, Refusals
+from ifpp.storefront.routes import PARAMETERS, ROUTES, Route
+from ifpp.trust.callers import Caller
 
 MAX_BODY_BYTES = 16 * 1024
+BODY_S = 10.0
 _WRITERS = 16
 SWEEP_S = 5.0
 
@@ -36,43 +45,54 @@ _STATUS = {
     "BPP.TAKEN": 409,
     "UNIT.ALREADY_LOADED": 409,
     "CUSTODY.TRANSITION": 409,
+    "STORE.FORBIDDEN": 403,
     "STORE.REFUSED": 409,
     "DATABASE.UNREACHABLE": 503,
 }
-_NAME = "[0-9A-Za-z._:-]{1,128}"
+_BAD_REQUEST = 400
+_CALLER = web.RequestKey("caller", Caller)
 
 log = get_logger("storefront")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 D = TypeVar("D", bound=msgspec.Struct)
 
 
-def build_app(factory: Factory, clock: Clock, metrics: Metrics | None = None) -> web.Application:
+def build_app(
+    factory: Factory,
+    clock: Clock,
+    metrics: Metrics | None = None,
+    *,
+    door: Door | None = None,
+    refusals: Refusals | None = None,
+) -> web.Application:
     """Return the store's application; run it with `ifpp.storefront.server.serve`. The factory stays the caller's.
 
-    While it runs, leases that have run out are freed every 5 seconds.
+    With a `door` callers are known by their certificates and may do what the route table says; without, everything is
+    answered that comes without TLS, which `serve` takes from this machine only. While it runs, leases that have run
+    out are freed, and refusals written down, every 5 seconds.
     """
-    store = _Store(factory, clock, metrics)
+    refusals = refusals or Refusals(metrics)
+    store = _Store(factory, clock, metrics, door, refusals)
     app = web.Application(middlewares=[store.guard], client_max_size=MAX_BODY_BYTES)
+    app[REFUSALS] = refusals
     app.cleanup_ctx.append(store.running)
-    app.add_routes(
-        [
-            web.post("/v1/claims", store.claim),
-            web.post(f"/v1/claims/{{attempt_id:{_NAME}}}/release", store.release),
-            web.post(f"/v1/packages/{{package_id:{_NAME}}}/sent", store.sent),
-            web.get("/v1/packages/{sha256:[0-9a-f]{64}}", store.package),
-            web.get("/v1/units/{eid:[0-9]{32}}/gate", store.gate),
-            web.get("/healthz", store.health),
-            web.get("/readyz", store.ready),
-        ]
-    )
+    for route in ROUTES:
+        path = re.sub("{(.*?)}", lambda name: f"{{{name[1]}:{PARAMETERS[name[1]]}}}", route.path)
+        app.router.add_route(route.method, path, store.answering(route), name=route.operation)
     return app
 
 
 class _Store:
-    def __init__(self, factory: Factory, clock: Clock, metrics: Metrics | None) -> None:
+    def __init__(
+        self, factory: Factory, clock: Clock, metrics: Metrics | None, door: Door | None, refusals: Refusals
+    ) -> None:
         self._factory = factory
         self._clock = clock
         self._metrics = metrics
+        self._door = door
+        self._refusals = refusals
+        self._description = msgspec.json.encode(describe())
         # Calls that wait together are committed together; more threads than heads of a station gain nothing.
         self._writer = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -82,8 +102,9 @@ class _Store:
     async def claim(self, request: web.Request) -> web.Response:
         # way of a unit, step 4
         wanted = await _document(request, ClaimRequest)
+        _speaks_for(request, wanted.station_id)
         claim = await self._write(lambda: self._factory.claim(wanted, self._clock.now()))
-        return _json(claim)
+        return document(claim)
 
     async def package(self, request: web.Request) -> web.Response:
         sha256 = request.match_info["sha256"]
@@ -93,6 +114,7 @@ class _Store:
     async def sent(self, request: web.Request) -> web.Response:
         package_id = request.match_info["package_id"]
         notice = await _document(request, SentNotice)
+        _speaks_for(request, notice.station_id)
         await self._write(
             lambda: self._factory.mark_sent(package_id, notice.attempt_id, notice.station_id, self._clock.now())
         )
@@ -101,36 +123,76 @@ class _Store:
     async def release(self, request: web.Request) -> web.Response:
         attempt_id = request.match_info["attempt_id"]
         notice = await _document(request, ReleaseNotice)
+        _speaks_for(request, notice.station_id)
         await self._write(lambda: self._factory.release(attempt_id, notice.station_id, self._clock.now()))
         return web.Response(status=204)
 
     async def gate(self, request: web.Request) -> web.Response:
         # asked by the MES: always 200 for a known unit, the answer is in the document
         eid = request.match_info["eid"]
-        return _json(await self._read(lambda: self._factory.unit_gate(eid)))
+        return document(await self._read(lambda: self._factory.unit_gate(eid)))
 
     async def health(self, _request: web.Request) -> web.Response:
-        return web.json_response({"alive": True})
+        return document(Health(alive=True))
 
     async def ready(self, _request: web.Request) -> web.Response:
         await self._read(self._factory.ping)
-        return web.json_response({"ready": True, "factory_id": self._factory.factory_id})
+        return document(Readiness(ready=True, factory_id=self._factory.factory_id))
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._description, content_type="application/json")
 
     # ---- around every request ---------------------------------------------------------------------
 
+    def answering(self, route: Route) -> _Handler:
+        """Return the handler of a route, behind the question who asks and whether they may."""
+        handler: _Handler = getattr(self, route.operation)
+
+        async def admitted(request: web.Request) -> web.StreamResponse:
+            self._admit(request, route)
+            return await handler(request)
+
+        return admitted
+
+    def _admit(self, request: web.Request, route: Route) -> None:
+        if self._door is None:
+            if request.secure:
+                raise VerificationError("STORE.FORBIDDEN", "nobody is known here")
+            return
+        caller = request[_CALLER] = self._door.caller(request)
+        if caller.role not in route.roles:
+            raise VerificationError("STORE.FORBIDDEN", f"{caller} may not do this", where=route.operation)
+
     @web.middleware
-    async def guard(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Turn every error into a Problem and note how long the answer took."""
+    async def guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Turn every error into a Problem, note what was refused and how long the answer took."""
         began_s = self._clock.monotonic()
-        response = await _answered(request, handler)
+        operation = request.match_info.route.name or "unknown"
+        try:
+            response = await handler(request)
+        except (IfppError, web.HTTPException) as error:
+            response = self._refused(request, operation, error)
+        except Exception:  # whatever went wrong in one request must not take the store away from the other heads
+            log.exception("unforeseen", path=request.path[:200])
+            response = problem(500, "INTERNAL", "an unforeseen fault, see the store's log")
         if self._metrics is not None:
             took_s = self._clock.monotonic() - began_s
-            known = request.match_info.http_exception is None
-            operation = getattr(handler, "__name__", "unknown") if known else "unknown"
             self._metrics.observe(series.STORE_SECONDS, took_s, operation=operation, status=str(response.status))
         return response
+
+    def _refused(
+        self, request: web.Request, operation: str, error: IfppError | web.HTTPException
+    ) -> web.StreamResponse:
+        answer = _told(request, error)
+        if answer.status < 500:
+            caller = request.get(_CALLER)
+            code, detail = "STORE.REFUSED", f"{request.method} {request.path}: HTTP {answer.status}"
+            if isinstance(error, IfppError):
+                code, detail = error.code, f"{error.where}: {error.detail}" if error.where else error.detail
+            elif answer.status == _BAD_REQUEST:
+                detail = error.text or detail
+            self._refusals.add(str(caller or request.remote or "unknown"), operation, code, detail)
+        return answer
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """Sweep while the application runs; at the end let the transaction under way finish."""
@@ -138,6 +200,7 @@ class _Store:
         yield
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
+        await self._write_refusals()
         await asyncio.to_thread(self._stop_threads)
 
     def _stop_threads(self) -> None:
@@ -153,7 +216,18 @@ class _Store:
             else:
                 if freed:
                     log.info("leases.expired", packages=freed)
+            await self._write_refusals()
             await self._clock.sleep(SWEEP_S)
+
+    async def _write_refusals(self) -> None:
+        taken = self._refusals.take()
+        if not taken:
+            return
+        try:
+            await self._write(lambda: self._factory.note_refusals(taken, self._clock.now()))
+        except IfppError as error:
+            log.warning("refusals.unwritten", error=error)
+            self._refusals.put_back(taken)
 
     async def _write(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
@@ -162,39 +236,34 @@ class _Store:
         return await asyncio.get_running_loop().run_in_executor(self._reader, call)
 
 
-async def _answered(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except IfppError as error:
+def _told(request: web.Request, error: IfppError | web.HTTPException) -> web.Response:
+    """Say in a Problem what was refused."""
+    if isinstance(error, IfppError):
         if error.code not in _STATUS:
             log.error("unexpected fault", error=error)
-        return _problem(_STATUS.get(error.code, 500), error.code, error.detail, error.where)
-    except web.HTTPException as error:
-        answer = _problem(error.status, "STORE.REFUSED", error.text or error.reason, request.path[:200])
-        if "Allow" in error.headers:
-            answer.headers["Allow"] = error.headers["Allow"]
-        return answer
-    except Exception:  # whatever went wrong in one request must not take the store away from the other heads
-        log.exception("unforeseen", path=request.path[:200])
-        return _problem(500, "INTERNAL", "an unforeseen fault, see the store's log")
+        return problem(_STATUS.get(error.code, 500), error.code, error.detail, error.where)
+    answer = problem(error.status, "STORE.REFUSED", error.text or error.reason, request.path[:200])
+    if "Allow" in error.headers:
+        answer.headers["Allow"] = error.headers["Allow"]
+    if error.status == web.HTTPRequestTimeout.status_code:
+        answer.force_close()
+    return answer
+
+
+def _speaks_for(request: web.Request, station_id: str) -> None:
+    """Refuse a station that speaks in the name of another one."""
+    caller = request.get(_CALLER)
+    if caller is not None and caller.name != station_id:
+        raise VerificationError("STORE.FORBIDDEN", f"{caller} speaks in the name of {station_id[:32]}")
 
 
 async def _document(request: web.Request, kind: type[D]) -> D:
-    body = await request.read()
+    try:
+        async with asyncio.timeout(BODY_S):
+            body = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the request did not come to its end in {BODY_S:g} s") from None
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise web.HTTPBadRequest(text=f"not a {kind.__name__}: {error}") from error
-
-
-def _json(document: msgspec.Struct) -> web.Response:
-    return web.Response(body=msgspec.json.encode(document), content_type="application/json")
-
-
-def _problem(status: int, code: str, detail: str, where: str = "") -> web.Response:
-    problem = Problem(code=code, detail=detail, advice=FAULTS[code].advice, where=where)
-    response = _json(problem)
-    response.set_status(status)
-    return response

@@ -25,6 +25,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.x509 import AuthorityKeyIdentifier, ExtensionNotFound, load_der_x509_certificate
 from cryptography.x509.oid import NameOID
 
 from ifpp.errors import VerificationError
@@ -135,6 +136,22 @@ class TrustStore:
             root.refuse("a root names another issuer")
         _check_signed(root, root)
         return root
+
+
+@lru_cache(_REMEMBERED_CHAINS)
+def ci_key_id(chain: tuple[bytes, ...]) -> bytes:
+    """Return the key identifier (CI PKID) of the root a chain (leaf first, root excluded, DER) names; verifies nothing.
+
+    Raises VerificationError TRUST.CHAIN when it names none.
+    """
+    try:
+        last = load_der_x509_certificate(chain[-1])
+        named = last.extensions.get_extension_for_class(AuthorityKeyIdentifier).value.key_identifier
+    except (ValueError, ExtensionNotFound) as error:
+        raise VerificationError("TRUST.CHAIN", f"its issuer cannot be told ({error})", where="CERT.DPpb") from error
+    if named is None:
+        raise VerificationError("TRUST.CHAIN", "its authorityKeyIdentifier names no key", where="CERT.DPpb")
+    return named
 
 
 def _check_issued(member: Certificate, issuer: Certificate) -> None:

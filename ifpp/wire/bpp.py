@@ -25,6 +25,8 @@ _BPP, _CHANNEL, _METADATA = 0xBF36, 0xBF23, 0xBF25
 _CONFIGURE, _STORE, _REPLACE, _LOAD = 0xA0, 0xA1, 0xA2, 0xA3
 _ELEMENT = {_CONFIGURE: 0x87, _STORE: 0x88, _REPLACE: 0x87, _LOAD: 0x86}
 _OPERATIONAL = 2  # profileClass DEFAULT
+_SERVICE_DATA = 0xBF22  # serviceSpecificDataStoredInEuicc
+_IOT = (0x9F7B, 0x9F67, 0xBF64)  # ecallIndication, fallbackAllowed, iotSpecificMetadata (SGP.32)
 _MAX_PROVIDER, _MAX_NAME, _MAX_ICON_BYTES, _MAX_ADDRESS = 32, 64, 1024, 255
 
 
@@ -109,6 +111,8 @@ def _metadata(row: Tlv) -> StoreMetadata:
         profile_class=kind.integer() if kind else _OPERATIONAL,
         pprs=rules.bits() if rules else frozenset(),
         notification_addresses=_addresses(request.first(0xB6)),
+        service_data=request.first(_SERVICE_DATA) is not None,
+        iot=any(request.first(tag) is not None for tag in _IOT),
     )
 
 

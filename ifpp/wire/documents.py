@@ -2,8 +2,8 @@
 
 All but the job order are JSON Lines with a sealed end (ifpp.wire.jsonlines): readers keep one line in memory, ignore
 keys they do not know, accept version 1.x and raise IntakeError only, naming file and line: INTAKE.FORMAT,
-INTAKE.BAD_ID, INTAKE.TRUNCATED, INTAKE.DIGEST. **Nothing an iterator gave counts before it has ended without
-error**, for the digest stands at the end.
+INTAKE.OVERSIZE, INTAKE.BAD_ID, INTAKE.TRUNCATED, INTAKE.DIGEST. **Nothing an iterator gave counts before it has ended
+without error**, for the digest stands at the end.
 
 In files: base64 of the standard alphabet for DER and TLV, lower-case hex for short binary ids, decimal digits for EID
 and ICCID, RFC 3339 for times. In memory: bytes, Hex, Eid, Iccid, Stamp.

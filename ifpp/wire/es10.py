@@ -34,6 +34,7 @@ _PROFILE = 0xE3
 _PROFILE_TAGS = bytes.fromhex("5A4F9F70909192939495B6B7B899")
 _OPERATIONAL = 2  # profileClass DEFAULT
 _NO_RESULT_AVAILABLE = 1
+_VERSION_BYTES = 3
 
 
 class ResultError(WireError):
@@ -69,7 +70,7 @@ def parse_info2(data: bytes) -> EuiccInfo2:
     memory = [member for member in resources if member.tag == 0x82]
     if len(memory) != 1:
         raise info.need(0x84).error("does not state its free non-volatile memory once")
-    forbidden = info.first(0x99)
+    forbidden, highest, further = info.first(0x99), info.first(0x93), info.first(0xAF)
     return EuiccInfo2(
         raw=info.raw,
         profile_version=info.need(0x81).sized(3),
@@ -80,6 +81,8 @@ def parse_info2(data: bytes) -> EuiccInfo2:
         ci_pkids_verification=_key_ids(info.need(0xA9)),
         ci_pkids_signing=_key_ids(info.need(0xAA)),
         forbidden_pprs=forbidden.bits() if forbidden else frozenset(),
+        highest_svn=highest.value if highest and len(highest.value) == _VERSION_BYTES else b"",
+        further_profile_versions=_versions(further),
     )
 
 
@@ -239,6 +242,12 @@ def _switch(tag: int, iccid: Iccid, *, refresh: bool) -> bytes:
 
 def _key_ids(member: Tlv) -> tuple[bytes, ...]:
     return tuple(key_id.sized(1, 64) for key_id in member.sequence_of(fields.OCTETS))
+
+
+def _versions(member: Tlv | None) -> tuple[bytes, ...]:
+    """Only SGP.22 v3 has them: what does not look like a version is left out, the chip stays readable."""
+    found = member.children() if member else ()
+    return tuple(version.value for version in found if len(version.value) == _VERSION_BYTES)
 
 
 def _profile(member: Tlv) -> ProfileInfo:

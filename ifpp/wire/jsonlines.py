@@ -113,6 +113,11 @@ class Items(Generic[ItemT]):
         """File and line of the item given last."""
         return self._lines.where
 
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of everything read so far: of the whole file, once it has ended."""
+        return self._lines.digest
+
     def __iter__(self) -> Iterator[ItemT]:
         return self
 
@@ -159,7 +164,7 @@ class _Lines:
         self._number += 1
         line = _take(lambda: self._stream.readline(MAX_LINE_BYTES + 1), self.where)
         if len(line) > MAX_LINE_BYTES:
-            raise IntakeError("INTAKE.FORMAT", f"a line longer than {MAX_LINE_BYTES} bytes", where=self.where)
+            raise IntakeError("INTAKE.OVERSIZE", f"a line longer than {MAX_LINE_BYTES} bytes", where=self.where)
         if not line.endswith(b"\n"):
             raise IntakeError("INTAKE.TRUNCATED", "the file ends without its trailer line", where=self.where)
         self._digest.update(line)
@@ -175,7 +180,7 @@ def read_object(stream: BinaryIO, name: str | None, kind: type[H]) -> H:
     name = name or _name_of(stream)
     text = _take(lambda: stream.read(MAX_LINE_BYTES + 1), name)
     if len(text) > MAX_LINE_BYTES:
-        raise IntakeError("INTAKE.FORMAT", f"longer than {MAX_LINE_BYTES} bytes", where=name)
+        raise IntakeError("INTAKE.OVERSIZE", f"longer than {MAX_LINE_BYTES} bytes", where=name)
     return _header(text, kind, name)
 
 

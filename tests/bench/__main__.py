@@ -9,7 +9,10 @@ BENCHES = {
     "cli": "CPU of `ifpp --help`, and what it imports",
     "load": "commands of a load against the protocol's minimum",
     "heads": "16 heads against 16 times one head",
+    "modem": "bytes of a load on a modem's line against the minimum",
+    "readers": "16 PC/SC heads through pcscd, against a C program that sends the same",
     "custody": "time of a unit, journal and ledger on disk against memory",
+    "intake": "packages of 45 kB taken in, each verified; memory of a large file against a small one",
     "results": "results a second through one supervisor",
 }
 

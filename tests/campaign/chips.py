@@ -127,8 +127,7 @@ def _progress(unit: Unit | None) -> str:
 
 async def serve(chips: Chips, out: Path) -> None:
     """Do what standard input says, until its end."""
-    ports = await chips.start()
-    _answer({"ready": True, "ports": ports})
+    _answer({"ready": True, "heads": await chips.start()})
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     tasks: set[asyncio.Task[None]] = set()

@@ -49,7 +49,7 @@ class Line(FactoryFloor):
 
     # Short times, so that a restart or a lapsed lease is waited for in seconds.
     supervisor_extra = "lease_s = 3\n"
-    station_extra = (
+    station_extra = FactoryFloor.station_extra + (
         "\n[deadlines]\nlease_s = 20\nstore_s = 2\nreconnect_s = 0.3\n\n[outbox]\nresend_s = 1\nresend_max_s = 4\n"
     )
 

@@ -8,7 +8,8 @@ import pytest
 
 from ifpp.errors import CardError, TransportError, VerificationError
 from ifpp.fpa.chip import Chip
-from ifpp.fpa.load import Verdict, load, preflight, prepare, read_back, require_listed
+from ifpp.fpa.fit import Wanted, preflight
+from ifpp.fpa.load import Verdict, load, prepare, read_back, require_listed
 from ifpp.fpa.seal import seal
 from ifpp.fpa.settle import results_of, settle
 from ifpp.model.chip import FpaState
@@ -46,7 +47,7 @@ def test_a_load_takes_exactly_the_minimum_of_commands(make_cases: Make, ppk: boo
     (case,) = make_cases(ppk=ppk)
     chip = opened(case, block_size=block_size)
     identity = chip.identify(chip.eid())
-    preflight(identity, case.order, memory_factor=1.0)
+    preflight(identity, [case.order], Wanted())
     before = chip.apdus
     verdict = loaded(chip, case)
     assert (verdict.state, verdict.spent, verdict.fault) == (PackageState.INSTALLED, True, None)
@@ -166,7 +167,7 @@ def test_a_package_for_another_chip_is_refused_before_it_is_sent(make_cases: Mak
     case, other = make_cases(units=2)
     chip = opened(case)
     with pytest.raises(VerificationError) as caught:
-        preflight(chip.identify(chip.eid()), other.order, memory_factor=1.0)
+        preflight(chip.identify(chip.eid()), [other.order], Wanted())
     assert caught.value.code == "EID.MISMATCH"
     with pytest.raises(CardError):
         prepare(chip, other.order)
@@ -177,7 +178,7 @@ def test_too_little_memory_is_seen_before_a_key_is_spent(make_cases: Make) -> No
     (case,) = make_cases()
     chip = opened(case)
     with pytest.raises(CardError) as caught:
-        preflight(chip.identify(chip.eid()), case.order, memory_factor=1000.0)
+        preflight(chip.identify(chip.eid()), [case.order], Wanted(memory_factor=1000.0))
     assert caught.value.code == "EUICC.NO_MEMORY"
 
 
@@ -202,6 +203,7 @@ class _NoIsdr:
     """A plain SIM: opens a channel and knows no ISD-R."""
 
     atr = bytes.fromhex("3B00")
+    silent = False
 
     def reset(self) -> None:
         pass

@@ -19,6 +19,7 @@ from pathlib import Path
 from ifpp.errors import CardError, IfppError, IntakeError, WireError
 from ifpp.wire import documents, es10
 from ifpp.wire.apdu import open_channel
+from ifpp.wire.atr import parse_atr
 from ifpp.wire.bpp import apdu_floor, parse_bpp
 from ifpp.wire.fpx import FPX1, parse_otk_list, parse_prepare_download
 from ifpp.wire.tlv import Tlv, read_many
@@ -112,6 +113,7 @@ TARGETS = (
     Target("pe status", es10.parse_pe_status, _WIRE, (build.sima(0, 7), build.sima(0) * 2)),
     Target("eid", es10.parse_eid, _WIRE, (build.der(0xBF3E, build.der(0x5A, build.EID)),)),
     Target("info2", es10.parse_info2, _WIRE, (build.info2(),)),
+    Target("atr", parse_atr, _WIRE, (bytes.fromhex("3B9F96801FC78031E073FE211B67494650502F3100C1"),)),
     Target(
         "profiles",
         es10.parse_profiles,

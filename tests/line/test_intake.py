@@ -73,14 +73,15 @@ def empty(tmp_path: Path, supply: Supply) -> Iterator[Store]:
 
 
 def test_the_good_files_come_in_whole(empty: Store, supply: Supply, tmp_path: Path) -> None:
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, int, float]] = []
     reports = [
-        empty.take(path, progress=lambda phase, items: seen.append((phase, items)))
+        empty.take(path, progress=lambda *step: seen.append(step))
         for path in (supply.esed, supply.delivery, write_job(tmp_path / "jo.job.json"))
     ]
     assert [(report.kind, report.items) for report in reports] == [("esed", 3), ("esbpp", 6), ("job", 1)]
     assert {report.outcome for report in reports} == {IntakeOutcome.IMPORTED}
-    assert seen == [(phase, items) for items in (3, 6, 1) for phase in ("verify", "import")]
+    phases = [(items, phase) for items in (3, 6, 1) for phase in ("verify", "stage", "shelve")]
+    assert seen == [(phase, items, 1.0) for items, phase in phases if (items, phase) != (1, "shelve")]
     (row,) = empty.factory.balance()
     assert (row.imported, row.available, row.smdp_oid) == (6, 6, "2.999.10")
     assert empty.factory.audit() == []
@@ -162,6 +163,21 @@ def test_a_file_that_cannot_be_opened_is_a_matter_of_settings(store: Store, tmp_
         with pytest.raises(SettingsError) as caught:
             store.take(path)
         assert caught.value.code == "SETTINGS.MISSING"
+
+
+def test_a_device_is_no_file(store: Store) -> None:
+    with pytest.raises(SettingsError) as caught:
+        store.take(Path("/dev/zero"))
+    assert caught.value.code == "SETTINGS.INVALID"
+
+
+def test_a_line_that_never_ends_is_not_read_to_its_end(store: Store, supply: Supply, tmp_path: Path) -> None:
+    path = tmp_path / "bad.esbpp.jsonl"
+    path.write_bytes(lines_of(supply.delivery.read_bytes())[0])
+    with path.open("r+b") as file:
+        file.truncate(1 << 26)
+    error = store.refuse(path)
+    assert (error.code, error.where) == ("INTAKE.OVERSIZE", "bad.esbpp.jsonl:2")
 
 
 HEADERS = {
@@ -337,7 +353,8 @@ def test_another_file_with_the_same_packages_is_refused(store: Store, supply: Su
     error = store.refuse(rewritten(supply.delivery, tmp_path / "again.jsonl", header=renamed, items=unchanged))
     assert (error.code, error.where) == ("INTAKE.REJECTED", "again.jsonl")
     assert [(item.code, item.where) for item in error.items] == [
-        ("INTAKE.DUPLICATE", item["eid"]) for item in items_of(supply.delivery)
+        ("INTAKE.DUPLICATE", f"again.jsonl:{line}, EID {item['eid']}, ICCID {item['iccid']}")
+        for line, item in enumerate(items_of(supply.delivery), start=2)
     ]
 
 
@@ -362,7 +379,8 @@ def test_chips_that_are_known_are_refused_in_another_file(store: Store, supply: 
     other = rewritten(supply.esed, tmp_path / "other.jsonl", header=renamed, items=unchanged)
     error = store.refuse(other)
     assert [(item.code, item.where) for item in error.items] == [
-        ("INTAKE.DUPLICATE", item["eid"]) for item in items_of(supply.esed)
+        ("INTAKE.DUPLICATE", f"other.jsonl:{line}, EID {item['eid']}")
+        for line, item in enumerate(items_of(supply.esed), start=2)
     ]
 
 
@@ -462,7 +480,7 @@ def test_a_file_that_changes_after_it_was_verified_is_refused(store: Store, supp
     evil = rewritten(supply.delivery, tmp_path / "evil.jsonl", items=put("sku", "T")).read_bytes()
     assert len(evil) == path.stat().st_size
 
-    def change(phase: str, _items: int) -> None:
+    def change(phase: str, _items: int, _share: float) -> None:
         if phase == "verify":
             with path.open("r+b") as file:
                 file.write(evil)
@@ -484,7 +502,7 @@ def test_a_file_that_changes_while_it_is_verified_is_refused(store: Store, suppl
     other = rewritten(supply.delivery, tmp_path / "other.jsonl", items=last_altered).read_bytes()
     seen: list[tuple[str, int]] = []
 
-    def change(phase: str, items: int) -> None:
+    def change(phase: str, items: int, _share: float) -> None:
         seen.append((phase, items))
         path.write_bytes(other if items < 900 else good)
 
@@ -494,17 +512,22 @@ def test_a_file_that_changes_while_it_is_verified_is_refused(store: Store, suppl
 
 
 def test_progress_is_told_every_hundred_items(empty: Store, supply: Supply, tmp_path: Path) -> None:
-    chips = [supply.parties.eum.issue(keys=1) for _ in range(150)]
+    chips = [supply.parties.eum.issue(keys=1) for _ in range(250)]
     path = write_chips(tmp_path / "many.jsonl", supply.parties, chips)
-    seen: list[tuple[str, int]] = []
-    assert empty.take(path, progress=lambda phase, items: seen.append((phase, items))).items == 150
-    assert seen == [(phase, items) for phase in ("verify", "import") for items in (100, 150)]
+    seen: list[tuple[str, int, float]] = []
+    assert empty.take(path, progress=lambda *step: seen.append(step)).items == 250
+    assert [step[:2] for step in seen] == [
+        *((phase, items) for phase in ("verify", "stage") for items in (100, 200, 250)),
+        *(("shelve", items) for items in (200, 250)),
+    ]
+    assert all(0 < share <= 1 for _, _, share in seen)
+    assert [share for _, items, share in seen if items == 250] == [1.0, 1.0, 1.0]
 
 
 def test_a_file_that_another_process_imports_meanwhile_is_already_imported(store: Store, supply: Supply) -> None:
     other = Factory.open(f"sqlite:///{store.path}")
 
-    def overtake(phase: str, _items: int) -> None:
+    def overtake(phase: str, _items: int, _share: float) -> None:
         if phase == "verify":
             import_file(supply.delivery, other, supply.trust_store, now=now(), line="L1")
 

@@ -45,6 +45,13 @@ class Postgres:
             connection.execute(f"CREATE SCHEMA {name}".encode())
         return f"postgresql://ifpp@/postgres?host={self._folder}&options=-csearch_path%3D{name}"
 
+    def own_database(self) -> str:
+        """Return the URL of an empty database that shares nothing with others."""
+        name = f"factory{next(_SERIAL)}"
+        with psycopg.connect(host=str(self._folder), user="ifpp", dbname="postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return f"postgresql://ifpp@/{name}?host={self._folder}"
+
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._programs / program), *map(str, arguments)]
         done = subprocess.run(  # pg_ctl leaves the server with our pipes: give it none

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ifpp.errors import CustodyError, SettingsError, SupplyError
+from ifpp.model.messages import Link
 from ifpp.roles import audit, custody
 from ifpp.roles.store import acknowledge, write_reports
 from ifpp.settings import load_site
@@ -93,6 +94,24 @@ def test_a_unit_shows_every_step_in_words(desk: Desk) -> None:
         "MES       not connected",
     ):
         assert words in text, text
+
+
+def test_a_unit_shows_the_link_of_every_attempt(desk: Desk) -> None:
+    for number, link in (
+        (1, Link(atr="3b9f", protocol="T=0", bit_rate=250_000, block_size=120)),
+        (2, Link(block_size=64)),
+    ):
+        package_id = desk.send(number, f"attempt-{number}")
+        result = word(package_id, "INSTALLED", number=number)
+        node = Node(f"st{number:02d}")
+        take_one(desk.factory, node.result(number, f"attempt-{number}", [result], link=link, firmware="89049999/1.4.2"))
+    custody.show_unit(desk.site, eid(1), as_json=False)
+    assert "link T=0, 250000 bit/s, blocks of 120 bytes, ATR 3B9F; firmware 89049999/1.4.2" in desk.said()
+    custody.show_unit(desk.site, eid(2), as_json=False)
+    assert "link bit rate not known, blocks of 64 bytes, ATR not told" in desk.said()
+    custody.show_unit(desk.site, eid(2), as_json=True)
+    (attempt,) = desk.document()["attempts"]
+    assert (attempt["block_size"], attempt["bit_rate"], attempt["firmware"]) == (64, None, "89049999/1.4.2")
 
 
 def test_an_acknowledged_report_says_who_said_so(desk: Desk) -> None:

@@ -51,6 +51,7 @@ async def feed(units: list[Unit], lamps: list[Lamp], *, reseats: int = 3) -> lis
         answered.append(bool(slot.control(0x04)))
         slot.show(lamp)
         await until(lambda: sum(each.seatings for each in units) == len(answered))
+        slot.show(Lamp.OFF)
     await asyncio.wait_for(robot, 5)
     return answered
 
@@ -89,6 +90,34 @@ async def test_a_unit_its_head_does_not_know_of_is_seated_again() -> None:
     slot.show(Lamp.PASS)
     await asyncio.wait_for(robot, 5)
     assert (one.lamps, one.bin) == ([Lamp.OFF, Lamp.PASS], "pass")
+
+
+async def test_a_head_that_says_hold_over_an_empty_socket_gets_no_unit_and_the_others_get_all() -> None:
+    units, slots = [unit() for _ in range(4)], {"h01": Slot("h01"), "h02": Slot("h02")}
+    robot = asyncio.create_task(Robot(slots, units).run())
+    await until(lambda: slots["h01"].seated)
+    slots["h01"].show(Lamp.RESEAT)
+    await until(lambda: not slots["h01"].seated)
+    slots["h01"].show(Lamp.HOLD)
+    while not robot.done():
+        await asyncio.sleep(0.005)
+        assert not slots["h01"].seated
+        slots["h02"].show(Lamp.PASS if slots["h02"].seated else Lamp.OFF)
+    assert [each.bin for each in units] == ["pass"] * 4
+    assert units[0].lamps == [Lamp.RESEAT, Lamp.PASS]
+
+
+async def test_a_worn_socket_loses_contact_over_a_command_of_each_seating() -> None:
+    one, slot = unit(), Slot("h01")
+    robot = asyncio.create_task(Robot({"h01": slot}, [one], worn={"h01": 1.0}).run())
+    await until(lambda: slot.seated)
+    slot.control(0x01)
+    answers = [slot.transmit(bytes.fromhex("80e2910000")) for _ in range(41)]
+    assert answers.count(b"") >= 1
+    assert slot.losses == 1
+    assert slot.seated
+    slot.show(Lamp.PASS)
+    await asyncio.wait_for(robot, 5)
 
 
 async def test_a_dead_chip_has_no_atr() -> None:
@@ -134,6 +163,7 @@ class Station:
                 lamp = self.provision(client) if client.ask(b"\x04") else Lamp.FAIL
                 client.send(bytes((0xE2, lamp)))
                 client.ask(b"\xe1\xff")
+                client.send(bytes((0xE2, Lamp.OFF)))
         except ConnectionError:
             return  # the fleet has ended
         finally:
@@ -168,9 +198,9 @@ def test_every_fault_of_a_world_through_a_fleet(tmp_path: Path) -> None:
     fleet = Fleet(world.directory, ["st01"], slots=2, apdu_ms=0, handling_ms=0)
 
     async def run() -> None:
-        ports = (await fleet.start())["st01"]
-        assert list(ports) == ["h01", "h02"]
-        stations = [asyncio.create_task(asyncio.to_thread(station.work, port)) for port in ports.values()]
+        heads = (await fleet.start())["st01"]
+        assert list(heads) == ["h01", "h02"]
+        stations = [asyncio.create_task(asyncio.to_thread(station.work, tcp_port(head))) for head in heads.values()]
         await asyncio.wait_for(fleet.work(), 20)
         fleet.finish(tmp_path / "fleet.json")
         await asyncio.gather(*stations)
@@ -220,8 +250,11 @@ async def ready(process: asyncio.subprocess.Process) -> int:
     assert process.stdout is not None
     facts = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
     assert facts["ready"] is True
-    port: int = facts["ports"]["st01"]["h01"]
-    return port
+    return tcp_port(facts["heads"]["st01"]["h01"])
+
+
+def tcp_port(head: dict[str, str]) -> int:
+    return int(head["port"].rpartition(":")[2])
 
 
 async def test_a_fleet_process_from_ready_to_result(tmp_path: Path, start_fleet: Callable[[Path], Any]) -> None:

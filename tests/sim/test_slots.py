@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ifpp.sim.euicc.card import ATR
+from ifpp.sim.euicc.card import ATR, BlockLimit
 from ifpp.sim.slots import Cut, Lamp, Slot, SlotServer, precise_loop
 from tests.sim.bench import Bench, SlotClient, Terminal, installed, new_bench, outcome, results, segments
 
@@ -19,6 +19,11 @@ ON, OFF, RESET, GET_ATR = b"\x01", b"\x00", b"\x02", b"\x04"
 SEATED_10, EMPTY_10 = b"\xe0\x64", b"\xe1\x64"
 ASK_SEATED, ASK_EMPTY = b"\xe0\x00", b"\xe1\x00"
 OPEN_CHANNEL = bytes.fromhex("0070000001")
+
+
+def block(size: int) -> bytes:
+    """A first STORE DATA block on channel 1."""
+    return bytes((0x81, 0xE2, 0x11, 0x00, size)) + bytes(size)
 
 
 @dataclass
@@ -74,6 +79,34 @@ async def test_a_chip_answers_once_it_has_power() -> None:
         assert await s.ask(OPEN_CHANNEL) == bytes.fromhex("019000")
         await s.told(RESET)
         assert await s.ask(OPEN_CHANNEL) == bytes.fromhex("019000"), "a reset closes all channels"
+
+
+@pytest.mark.parametrize("sw", [0x6700, 0x6601])
+async def test_a_block_above_the_limit_is_refused(sw: int) -> None:
+    async with stand() as s:
+        card = new_bench().card
+        card.limit = BlockLimit(100, sw)
+        s.slot.seat(card)
+        await s.told(ON)
+        await s.ask(OPEN_CHANNEL)
+        Terminal(card, channel=1).select()
+        assert await s.ask(block(101)) == sw.to_bytes(2, "big")
+        assert await s.ask(block(100)) == b"\x90\x00"
+
+
+async def test_a_chip_that_loses_step_is_silent_until_it_is_powered_anew() -> None:
+    async with stand() as s:
+        card = new_bench().card
+        card.limit = BlockLimit(100, 0)
+        s.slot.seat(card)
+        await s.told(ON)
+        await s.ask(OPEN_CHANNEL)
+        Terminal(card, channel=1).select()
+        s.client.send(block(101))
+        s.client.send(OPEN_CHANNEL)
+        assert await s.ask(GET_ATR) == ATR, "neither of the two was answered"
+        await s.told(ON)
+        assert await s.ask(OPEN_CHANNEL) == bytes.fromhex("019000")
 
 
 async def test_waiting_for_a_chip_ends_when_it_is_seated() -> None:

@@ -18,7 +18,7 @@ from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import SystemClock
 from ifpp.model.messages import JobState
 from ifpp.settings import Head as HeadSettings
-from ifpp.settings import Station
+from ifpp.settings import Life, Station
 from ifpp.station.board import Board
 from ifpp.station.edges import Edge
 from ifpp.station.floor import Floor
@@ -26,6 +26,7 @@ from ifpp.station.gate import Gate
 from ifpp.station.head import Head
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
+from ifpp.station.life import Lives
 from ifpp.station.recovery import recover
 from ifpp.store.client import StoreClient
 from ifpp.trust.chain import TrustStore
@@ -102,6 +103,7 @@ async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom) ->
             jobs=jobs,
             board=Board("st01", journal.boot_id, clock),
             gate=Gate(),
+            lives=Lives(["h01"], Life(), station_id="st01", boot_id=journal.boot_id, clock=clock),
             metrics=Metrics(Role.STATION, line="L1", station="st01"),
             stopping=asyncio.Event(),
             at_edge=at_edge,

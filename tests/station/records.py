@@ -38,10 +38,18 @@ def settled(state: PackageState, attempt: str = "a1", package: str = "p1", pir: 
     return SettledPackage(attempt, package, state, state is PackageState.INSTALLED, "", pir)
 
 
-def closed(attempt: str, *packages: SettledPackage, eid: str = "eid", **how: bool) -> ClosedUnit:
+def closed(
+    attempt: str,
+    *packages: SettledPackage,
+    eid: str = "eid",
+    judged: bool = False,
+    finished: bool = False,
+    life: tuple[str, bytes] | None = None,
+) -> ClosedUnit:
     """An end; a package left UNKNOWN holds the unit, as an attempt would have it."""
     unknown = any(package.state is PackageState.UNKNOWN for package in packages)
-    return ClosedUnit(attempt, eid, list(packages), [], hold=HOLD if unknown else None, **how)
+    hold = HOLD if unknown else None
+    return ClosedUnit(attempt, eid, list(packages), [], hold=hold, judged=judged, finished=finished, life=life)
 
 
 def store(journal: Journal, *numbers: int) -> None:

@@ -15,23 +15,26 @@ from pathlib import Path
 import pytest
 
 from ifpp.errors import TransportError
+from ifpp.hw.port import CardPort, make_port
 from ifpp.line.intake import import_file
 from ifpp.metrics import Metrics, Role
 from ifpp.model.ids import Eid
 from ifpp.model.messages import Job, JobState, Product, Recipe
 from ifpp.model.states import Lamp, PackageState
 from ifpp.settings import Head as HeadSettings
-from ifpp.settings import Outbox, Station
+from ifpp.settings import Life, Outbox, Station
 from ifpp.sim.euicc.card import Euicc
 from ifpp.sim.fleet import card_contents
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.station.board import Board
+from ifpp.station.commands import Commands
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.floor import Floor
 from ifpp.station.gate import Gate
 from ifpp.station.head import Head
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
+from ifpp.station.life import Lives
 from ifpp.station.recovery import recover
 from ifpp.station.watch import Watch
 from ifpp.store.client import StoreClient
@@ -44,6 +47,7 @@ from tests.storefront.conftest import serving
 
 PATIENCE_S = 20.0
 BPP_TAG = b"\xbf\x36"
+_MEMORY = "memory://"
 JOB = Job(
     job_order_id="JO-1",
     version=1,
@@ -151,17 +155,27 @@ class Shop:
         self.factory = factory
         self.clock = clock
         self.store_url = store_url
-        self.settings = Station(id="st01", heads={"h01": HeadSettings(port="memory://")})
+        self.settings = Station(id="st01", heads={"h01": HeadSettings(port=_MEMORY)})
         self.trust = TrustStore([world.ci.read_bytes()])
         self.taken = 0
 
     @asynccontextmanager
     async def start(
-        self, at_edge: AtEdge = pass_by, heads: int = 1, outbox: Outbox | None = None
+        self,
+        at_edge: AtEdge = pass_by,
+        heads: int = 1,
+        outbox: Outbox | None = None,
+        *,
+        life: Life | None = None,
+        ports: dict[str, str] | None = None,
     ) -> AsyncIterator[Run]:
-        """Recover and run the heads for the block; then stop in order."""
+        """Recover and run the heads for the block; then stop in order.
+
+        `ports`: URL of each head's port, instead of `heads` sockets a test feeds by hand.
+        """
         journal = Journal.open(self.path, "st01", self.clock, busy_timeout_s=0.05, retry_s=(0.02, 0.1))
-        run = Run(self, journal, at_edge, heads, outbox or Outbox())
+        urls = ports or {f"h{number:02d}": _MEMORY for number in range(1, heads + 1)}
+        run = Run(self, journal, at_edge, urls, outbox or Outbox(), life or Life())
         try:
             async with run.working():
                 yield run
@@ -199,7 +213,9 @@ class Shop:
 class Run:
     """One life of the station."""
 
-    def __init__(self, shop: Shop, journal: Journal, at_edge: AtEdge, heads: int, outbox: Outbox) -> None:
+    def __init__(
+        self, shop: Shop, journal: Journal, at_edge: AtEdge, ports: dict[str, str], outbox: Outbox, life: Life
+    ) -> None:
         self._shop = shop
         self.journal = journal
         self.gate = Gate()
@@ -209,11 +225,17 @@ class Run:
         self.stopping = asyncio.Event()
         self._jobs = Jobs("st01")
         self._jobs.update(JobState(schema="job/1.0", id="", ts="", node_id="_line", boot_id="", epoch=1, jobs=[JOB]))
-        names = [f"h{number:02d}" for number in range(1, heads + 1)]
-        self.sockets = [Socket() for _ in names]
+        self.sockets = [Socket() for url in ports.values() if url == _MEMORY]
+        self.lives = Lives(ports, life, station_id="st01", boot_id=journal.boot_id, clock=shop.clock)
+        self.commands = Commands("st01", self.lives, self.board, journal, self.metrics, shop.clock)
         self.store = StoreClient(shop.store_url, timeout_s=5)
         floor = Floor(
-            settings=Station(id="st01", heads={name: HeadSettings(port="memory://") for name in names}, outbox=outbox),
+            settings=Station(
+                id="st01",
+                heads={name: HeadSettings(port=url) for name, url in ports.items()},
+                outbox=outbox,
+                recipe=shop.settings.recipe,
+            ),
             clock=shop.clock,
             journal=journal,
             store=self.store,
@@ -221,11 +243,13 @@ class Run:
             jobs=self._jobs,
             board=self.board,
             gate=self.gate,
+            lives=self.lives,
             metrics=self.metrics,
             stopping=self.stopping,
             at_edge=at_edge,
         )
-        self._heads = [Head(name, socket, floor) for name, socket in zip(names, self.sockets, strict=True)]
+        made: list[CardPort] = list(self.sockets) or [make_port(url) for url in ports.values()]
+        self._heads = [Head(name, port, floor) for name, port in zip(ports, made, strict=True)]
 
     @property
     def socket(self) -> Socket:
@@ -236,6 +260,7 @@ class Run:
         loop = asyncio.get_running_loop()
         self.journal.watch(lambda fault: loop.call_soon_threadsafe(self.watch.trouble, fault))
         await recover(self.journal, "st01", list(self.board.rows), self._shop.clock)
+        self.lives.restore(await asyncio.wrap_future(self.journal.lives()))
         async with self.store, asyncio.TaskGroup() as tasks:
             for head in self._heads:
                 tasks.create_task(head.run(), name=head.head_id)

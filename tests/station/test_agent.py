@@ -16,7 +16,7 @@ from ifpp.bus.broker import BrokerKind
 from ifpp.errors import CustodyError
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import SystemClock
-from ifpp.model.messages import Ack, Birth, StationState
+from ifpp.model.messages import Ack, Birth, HeadCommand, StationState
 from ifpp.settings import Broker, Head, Site, Station, Store
 from ifpp.sim.slots import Lamp, Slot, SlotServer
 from ifpp.sim.world import WorldSummary
@@ -38,6 +38,7 @@ class Line:
 
     def __init__(self, folder: Path, port: int, listener: Node, slot: Slot, slot_port: int) -> None:
         self.path = folder / "journal.db"
+        self.port = port
         self.listener = listener
         self.slot = slot
         self._site = Site(
@@ -77,6 +78,9 @@ class Line:
     async def acknowledge(self, through: int, epoch: int = 1, node_id: str = "st01") -> None:
         ack = Ack(schema="ack/1.0", ts="", node_id=node_id, epoch=epoch, through=through)
         await self.listener.client.publish(TOPICS.ack("st01"), msgspec.json.encode(ack))
+
+    async def retain(self, topic: str, document: msgspec.Struct) -> None:
+        await self.listener.client.publish(topic, msgspec.json.encode(document), retain=True)
 
 
 @pytest.fixture
@@ -129,6 +133,26 @@ async def test_a_station_whose_journal_cannot_be_written_stays_says_so_and_resum
             told = [(event["old"], event["new"]) for event in line.events("state_changed")]
             assert told[:2] == [("SBY", "UDT"), ("UDT", "SBY")]
             await line.acknowledge(2)
+
+
+async def test_a_command_the_broker_has_kept_is_not_obeyed_and_nonsense_harms_nobody(
+    line: Line, world: WorldSummary
+) -> None:
+    """A retained command is of any age: whoever published it so may be long gone."""
+    topic = TOPICS.command("st01", "block_head")
+    request = "0b1f4f3c-6f0a-4d53-8d0e-0d6d3f6f2a11"
+    command = HeadCommand(
+        schema="block_head/1.0", request_id=request, head_id="h01", operator_id="Anna", action="BLOCK", reason="old"
+    )
+    await line.retain(topic, command)
+    async with line.station(world, line.journal()):
+        await until(lambda: line.states()[-1].heads["h01"].phase == "EMPTY")
+        await line.listener.client.publish(topic, b"{]")
+        await line.listener.client.publish(topic, b"")
+        await asyncio.sleep(0.3)
+        assert not line.states()[-1].heads["h01"].blocked
+        await line.listener.client.publish(topic, msgspec.json.encode(command))
+        await until(lambda: line.states()[-1].heads["h01"].blocked)
 
 
 async def test_a_journal_that_cannot_be_read_does_not_end_the_station(

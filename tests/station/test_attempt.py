@@ -10,6 +10,7 @@ from ifpp.fpa.load import Verdict
 from ifpp.model.messages import ClaimedPackage, Job, Product, Recipe, SealProof, UnitResultEvent
 from ifpp.model.states import Disposition, Lamp, OutcomeClass, PackageState, UnitResult
 from ifpp.station.attempt import Attempt, under_way
+from ifpp.station.life import Finding, Seating
 from tests.clock import START
 
 JOB = Job(
@@ -62,6 +63,33 @@ def test_endings(attempt: Attempt, result: str, outcome: str, disposition: str, 
     assert attempt.outcome is OutcomeClass(outcome)
     assert attempt.disposition(reseats=2) is Disposition(disposition)
     assert attempt.lamp(reseats=2) is Lamp(lamp)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "finding"),
+    [
+        (ended(None, INSTALLED, sealed=True), Finding.PASS),
+        (ended(SupplyError("UNIT.ALREADY_LOADED", "done")), Finding.PASS),
+        (ended(LOST), Finding.CONTACT),
+        (ended(LOST, Verdict(PackageState.UNKNOWN, False, LOST, None)), Finding.CONTACT),  # whatever the unit got
+        (ended(CardError("EUICC.INTERRUPTED", "earlier, maybe on another head")), Finding.OTHER),
+        (ended(REFUSED, Verdict(PackageState.FAILED, True, REFUSED, None)), Finding.FAIL),
+        (ended(FORGED, Verdict(PackageState.UNKNOWN, False, FORGED, None)), Finding.OTHER),
+        (ended(SupplyError("BPP.NOT_FOUND", "none")), Finding.OTHER),
+        (ended(ServiceError("STORE.UNREACHABLE", "away")), Finding.NOTHING),
+        (ended(TransportError("HEAD.UNREACHABLE", "no reader")), Finding.NOTHING),
+    ],
+)
+def test_what_an_end_says_about_the_head(attempt: Attempt, finding: Finding) -> None:
+    assert attempt.finding is finding
+
+
+def test_a_head_remembers_the_time_of_what_was_installed_and_whom_it_awaits() -> None:
+    loaded = Verdict(PackageState.INSTALLED, spent=True, fault=None, pir=None, load_ms=40)
+    assert ended(None, loaded, sealed=True).seating(2) == Seating("", Finding.PASS, False, load_s=0.04, load_kb=0.01)
+    assert ended(None, INSTALLED, sealed=True).seating(2).load_kb == 0, "read back, not loaded here"
+    assert ended(LOST).seating(2) == Seating("", Finding.CONTACT, again=True)
+    assert ended(LOST, seatings=3).seating(2) == Seating("", Finding.CONTACT, again=False)
 
 
 def test_the_event_tells_what_was_proven() -> None:

@@ -20,6 +20,7 @@ from ifpp.model.messages import Rejected
 from ifpp.model.states import PackageState
 from ifpp.station.journal import Journal
 from ifpp.station.records import Whereabouts
+from ifpp.station.tables import SCHEMA_VERSION, TABLES
 from tests.clock import FakeClock
 from tests.station.records import HOLD, closed, event, numbered, sent, settled, store
 
@@ -293,6 +294,30 @@ def test_a_journal_of_another_station_is_refused_and_left_as_it_is(tmp_path: Pat
     assert error.code == "CUSTODY.FOREIGN_JOURNAL"
     assert "st01" in error.detail
     Journal.open(path, "st01", FakeClock()).close()
+
+
+def test_a_journal_of_version_2_is_taken_over_with_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(TABLES)
+        connection.execute("PRAGMA user_version = 2")
+        connection.execute("INSERT INTO meta VALUES ('station_id', 'st01')")
+        connection.execute("INSERT INTO hold VALUES ('eid', 'since', 'PIR.MISSING', 'hold it')")
+    for lives in ({}, {"h01": b"a life"}):
+        journal = Journal.open(path, "st01", FakeClock())
+        assert journal.held().result() == {"eid": "PIR.MISSING: hold it"}
+        assert journal.lives().result() == lives
+        journal.close_unit(closed("a1", life=("h01", b"a life"))).stored.result()
+        journal.close()
+    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_the_life_of_a_head_is_stored_with_what_changed_it(journal: Journal) -> None:
+    journal.close_unit(closed("a1", life=("h01", b"after a unit"))).stored.result()
+    journal.events(numbered(1), {"h01": b"after a command", "h02": b"another"}).stored.result()
+    assert journal.lives().result() == {"h01": b"after a command", "h02": b"another"}
+    assert journal.told("event-1").result() is True
+    assert journal.told("event-2").result() is False
 
 
 @pytest.mark.parametrize(("version", "code"), [(99, "CUSTODY.SCHEMA_NEWER"), (1, "CUSTODY.SCHEMA_OLDER")])

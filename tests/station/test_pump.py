@@ -40,7 +40,7 @@ class Bench:
         self.journal = journal
         self.clock = clock
         self.broker = Broker()
-        self.pump = Pump(journal, self.broker.send, OUTBOX, clock, node_id="st01")
+        self.pump = Pump(journal, self.broker.send, OUTBOX, clock, node_id="st01", collect_s=0.0)
 
     async def store(self, *numbers: int) -> None:
         for number in numbers:

@@ -15,7 +15,7 @@ import pytest
 
 from ifpp.errors import CustodyError, LineTakenError, ServiceError, SettingsError
 from ifpp.store.factory import Factory
-from ifpp.store.rules import SCHEMA_VERSION
+from ifpp.store.steps import SCHEMA_VERSION
 from tests.clock import START
 from tests.real import postgres
 from tests.store.raw import raw
@@ -155,7 +155,7 @@ def test_a_server_that_crashes_comes_back_with_everything_committed() -> None:
 _VICTIM = """
 import sys
 from ifpp.store.factory import Factory
-from ifpp.store.rules import SCHEMA_VERSION
+from ifpp.store.steps import SCHEMA_VERSION
 from tests.clock import START
 from tests.store.world import request
 factory = Factory.open(sys.argv[1])

@@ -58,7 +58,7 @@ def test_what_was_delivered_is_found_again(factory: Factory) -> None:
 
 
 def test_more_than_one_chunk(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_ITEMS", 3)
+    monkeypatch.setattr(module, "CHUNK_ITEMS", 3)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 2 * len(package_item(1).bpp))
     stock(factory, 10, packages_each=2)
     assert [row.imported for row in factory.balance()] == [20]

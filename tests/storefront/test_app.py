@@ -107,8 +107,8 @@ async def test_what_is_no_request_is_a_problem_too(url: str, method: str, path: 
 
 async def test_nonsense_inside_a_request_is_refused(factory: Factory, url: str) -> None:
     stock(factory, 1)
-    assert await problem(url, "POST", "/v1/claims", request(1, sku="a\x00b")) == (409, "STORE.REFUSED")
-    assert await problem(url, "POST", "/v1/claims", request(1, lease_s=-5)) == (409, "STORE.REFUSED")
+    assert await problem(url, "POST", "/v1/claims", request(1, sku="a\x00b")) == (400, "STORE.REFUSED")
+    assert await problem(url, "POST", "/v1/claims", request(1, lease_s=-5)) == (400, "STORE.REFUSED")
 
 
 async def test_a_locked_database_is_reported_and_recovers(factory: Factory, url: str, tmp_path: Path) -> None:

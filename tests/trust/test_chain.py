@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ifpp.errors import VerificationError
 from ifpp.trust.certificate import CertificatePolicies
-from ifpp.trust.chain import TrustStore
+from ifpp.trust.chain import TrustStore, ci_key_id
 from tests.trust import pki
 from tests.trust.pki import AT, DPPB, EID, EUICC, EUM, ROOT, SUB_CA, Issued, Recipe, chain, issue
 
@@ -320,3 +320,14 @@ def resign(certificate: x509.Certificate, issuer: Issued, old: bytes, new: bytes
     algorithm = bytes.fromhex("300a06082a8648ce3d040302")
     body = tbs + algorithm + bytes([0x03, len(signature) + 1, 0]) + signature
     return b"\x30\x82" + len(body).to_bytes(2, "big") + body
+
+
+def test_the_ci_a_chain_names_can_be_told_without_verifying_it() -> None:
+    ci = issue(ROOT)
+    leaf = issue(DPPB, ci)
+    assert {ci_key_id((leaf.der,))} == TrustStore([ci.der]).root_key_ids
+    middle = issue(SUB_CA, ci)
+    assert ci_key_id((issue(DPPB, middle).der, middle.der)) == ci_key_id((leaf.der,))
+    for bad in (b"", leaf.der[:-1], b"\x30\x00"):
+        with pytest.raises(VerificationError, match=r"TRUST\.CHAIN"):
+            ci_key_id((bad,))

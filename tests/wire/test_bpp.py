@@ -219,6 +219,14 @@ def test_metadata_with_everything() -> None:
     assert sum(segment[:1] == b"\x88" for segment in package.segments) == 2  # an icon needs a second 88
 
 
+def test_what_the_metadata_ask_of_a_chip() -> None:
+    plain = parse_bpp(stored(*NAMES)).metadata
+    assert (plain.service_data, plain.iot) == (False, False)
+    assert parse_bpp(stored(*NAMES, der(0xBF22, b""))).metadata.service_data
+    for tag in (0x9F7B, 0x9F67, 0xBF64):
+        assert parse_bpp(stored(*NAMES, der(tag, b"" if tag == 0xBF64 else b"\xff"))).metadata.iot
+
+
 def test_metadata_split_anywhere_is_put_together() -> None:
     whole = parse_bpp(bpp(bf25=metadata(100))).metadata
     assert all(parse_bpp(bpp(bf25=metadata(100), mac_piece=piece)).metadata == whole for piece in range(1, 101))

@@ -252,7 +252,7 @@ def test_a_line_has_a_longest_length() -> None:
     filler = MAX_LINE_BYTES - len(lines(CHIP | {"note": ""}))
     assert len(drain(read_esed, sealed(ESED, CHIP | {"note": "x" * filler}))[1]) == 1
     error = refusal(read_esed, sealed(ESED, CHIP | {"note": "x" * (filler + 1)}))
-    assert (error.code, error.where) == ("INTAKE.FORMAT", "batch.jsonl:2")
+    assert (error.code, error.where) == ("INTAKE.OVERSIZE", "batch.jsonl:2")
 
 
 def test_a_disk_that_fails_while_reading() -> None:
@@ -285,7 +285,8 @@ def test_job_order() -> None:
 def test_job_orders_that_are_refused(data: bytes, says: str) -> None:
     with pytest.raises(IntakeError) as caught:
         read_job_order(stream(data), "order.job.json")
-    assert (caught.value.code, caught.value.where) == ("INTAKE.FORMAT", "order.job.json")
+    code = "INTAKE.OVERSIZE" if len(data) > MAX_LINE_BYTES else "INTAKE.FORMAT"
+    assert (caught.value.code, caught.value.where) == (code, "order.job.json")
     assert says in str(caught.value)
 
 

@@ -68,6 +68,16 @@ def test_info2_without_optional_members_and_with_unknown_ones() -> None:
     assert info.forbidden_pprs == frozenset()
 
 
+def test_versions_of_sgp22_v3_are_read_and_strange_ones_left_out() -> None:
+    info = es10.parse_info2(info2())
+    assert (info.highest_svn, info.further_profile_versions) == (b"", ())
+    further = der(0x04, bytes.fromhex("030301")) + der(0x04, b"\x03") + der(0x04, bytes.fromhex("030400"))
+    info = es10.parse_info2(info2(t93=bytes.fromhex("030100"), tAF=further))
+    assert info.highest_svn == bytes.fromhex("030100")
+    assert info.further_profile_versions == (bytes.fromhex("030301"), bytes.fromhex("030400"))
+    assert es10.parse_info2(info2(t93=b"\x03")).highest_svn == b""
+
+
 def test_free_memory_is_unsigned() -> None:
     """TS 102 226 gives plain bytes, not an INTEGER with a sign byte."""
     assert es10.parse_info2(info2(t84=bytes.fromhex("8204FFFFFFFF"))).free_nvm == 0xFFFFFFFF

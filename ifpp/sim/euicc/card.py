@@ -6,6 +6,7 @@ It behaves as a T=0 card: response data of a case 4 command wait for GET RESPONS
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def _channel_of(cla: int) -> int:
 _CHANNEL = tuple(_channel_of(cla) for cla in range(256))
 
 
+@dataclass(frozen=True, slots=True)
+class BlockLimit:
+    """A link that carries no STORE DATA blocks above `size` bytes: it answers them with `sw` (6700 or 6601).
+
+    `sw` 0: the chip loses step and says nothing more until it is powered anew.
+    """
+
+    size: int
+    sw: int = 0x6700
+
+
 class _Channel:
     """One open logical channel: what is selected on it, and the blocks of an unfinished STORE DATA chain."""
 
@@ -62,7 +74,7 @@ class Euicc:
     A new object has no power. `reset` powers it (or resets it: volatile state is lost either way), `power_off` mutes
     it; without power `process` answers nothing at all. `apdus` counts the STORE DATA and GET RESPONSE received in the
     object's life; `load_apdus` says for each result delivered how many of them it took, from the PrepareDownload
-    (BF21) of the same session to the last byte of the result (BF37).
+    (BF21) of the same session to the last byte of the result (BF37). `limit` is a fault of the link, set at will.
     """
 
     atr = ATR
@@ -71,6 +83,7 @@ class Euicc:
         self.chip = Chip(card, nvm)
         self.apdus = 0
         self.load_apdus: list[int] = []
+        self.limit: BlockLimit | None = None
         self._powered = False
         self._forget()
 
@@ -134,6 +147,7 @@ class Euicc:
 
     def _forget(self) -> None:
         """Lose all volatile state."""
+        self.silent = False  # a seated chip that does not answer any more
         self._channels = {0: _Channel()}
         self._isdr = Isdr(self.chip)
         self._waiting = b""
@@ -149,6 +163,8 @@ class Euicc:
         if apdu[0] < 0x80 or not channel.isdr_selected:
             raise StatusWordError(0x6E00 if apdu[0] < 0x80 else 0x6D00)
         size = len(apdu)
+        if self.limit is not None and size > 5 + self.limit.size:
+            return self._exceed(self.limit)
         if size < 6 or apdu[4] == 0 or not 5 + apdu[4] <= size <= 6 + apdu[4]:
             raise StatusWordError(0x6700)
         kind, block = apdu[2], apdu[3]
@@ -165,6 +181,13 @@ class Euicc:
         command = b"".join((*channel.blocks, piece)) if block else piece
         channel.start()
         return self._execute(number, command)
+
+    def _exceed(self, limit: BlockLimit) -> bytes:
+        if limit.sw:
+            raise StatusWordError(limit.sw)
+        self._powered = False
+        self.silent = True
+        return b""
 
     def _keep(self, channel: _Channel, piece: bytes) -> bytes:
         channel.blocks.append(piece)

@@ -1,0 +1,147 @@
+"""Requests for bound packages: what is still missing for a job order or a lot of chips (SGP.41, Esbpp).
+
+Of a chip that lacks a profile type the first one-time key without a package is asked for. A request that is written
+again before its delivery has come asks for the same keys: one key is bound once, so nothing can come twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from ifpp.errors import CustodyError
+from ifpp.model.clock import utc_ms_text, uuid7
+from ifpp.model.ids import Eid
+from ifpp.store.factory import Factory
+from ifpp.store.supply import HeldPackage, LotChip
+from ifpp.wire.documents import RequestHeader, RequestItem, write_esbpp_request
+from ifpp.wire.jsonlines import Hex, Stamp, Writer
+
+_INFO2_NAME = 16  # hex digits of its digest
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What each chip shall carry: the profile types of one SKU and region."""
+
+    sku: str
+    region: str
+    profile_types: tuple[str, ...]
+
+    def lacking(self, chip: LotChip) -> list[str]:
+        """Return the profile types a chip has no package for."""
+        return [kind for kind in self.profile_types if HeldPackage(self.sku, self.region, kind) not in chip.held]
+
+    def elsewhere(self, chip: LotChip) -> bool:
+        """Whether a chip is meant for another SKU or region."""
+        return any((held.sku, held.region) != (self.sku, self.region) for held in chip.held)
+
+
+@dataclass(slots=True)
+class RequestReport:
+    """What was asked for, in `files`; `short` chips have too few one-time keys, `missing` units no chip."""
+
+    files: list[Path] = field(default_factory=list)
+    packages: int = 0
+    chips: int = 0
+    covered: int = 0
+    elsewhere: int = 0
+    short: int = 0
+    missing: int = 0
+
+
+def write_requests(
+    factory: Factory,
+    folder: Path,
+    wish: Wish,
+    *,
+    now: datetime,
+    lot: str = "",
+    quantity: int | None = None,
+    order_ref: str,
+) -> RequestReport:
+    """Write a request into `folder` for each EUM of the chips that lack a package; none when nothing is missing.
+
+    `lot` names eUICC data, without it every chip counts that has not left; `quantity` is how many chips are wanted,
+    those that are covered included. Raises SupplyError LOT.UNKNOWN, CustodyError FILE.WRITE, ServiceError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CustodyError("FILE.WRITE", f"the folder cannot be made ({error.strerror})", where=str(folder)) from error
+    report = RequestReport()
+    number = factory.lot_number(lot) if lot else None
+    for chip in factory.lot_chips(number, now):
+        report.elsewhere += wish.elsewhere(chip)
+        report.covered += not wish.elsewhere(chip) and not wish.lacking(chip)
+    left = None if quantity is None else max(0, quantity - report.covered)
+    with ExitStack() as files:
+        desk = _Desk(factory, number, folder, files, order_ref, now)
+        for chip in _uncovered(factory.lot_chips(number, now), wish):
+            lacking = wish.lacking(chip)
+            if report.chips == left:
+                break
+            if len(chip.free_keys) < len(lacking):
+                report.short += 1
+                continue
+            desk.ask(chip, wish, lacking)
+            report.chips += 1
+            report.packages += len(lacking)
+        report.files = desk.paths
+    report.missing = 0 if left is None else left - report.chips
+    return report
+
+
+def _uncovered(chips: Iterable[LotChip], wish: Wish) -> Iterable[LotChip]:
+    return (chip for chip in chips if not wish.elsewhere(chip) and wish.lacking(chip))
+
+
+class _Desk:
+    """The files of one request, one for each EUM; each is begun with its first item."""
+
+    def __init__(
+        self, factory: Factory, number: int | None, folder: Path, files: ExitStack, order_ref: str, now: datetime
+    ) -> None:
+        self._shared = factory.lot_shared(number)
+        self._folder = folder
+        self._files = files
+        self._order_ref = order_ref
+        self._now = now
+        self._open: dict[str, Writer[RequestItem]] = {}
+        self.paths: list[Path] = []
+
+    def ask(self, chip: LotChip, wish: Wish, lacking: Sequence[str]) -> None:
+        """Ask for packages of one chip, a free key for each."""
+        request = self._open.get(chip.chain_id) or self._begin(chip.chain_id)
+        for profile_type, (otk_id, public) in zip(lacking, chip.free_keys, strict=False):
+            request.add(
+                RequestItem(
+                    eid=Eid(chip.eid),
+                    otk_id=Hex.fromhex(otk_id),
+                    otk_public=public,
+                    euicc_certificate=chip.certificate,
+                    otk_list=chip.otk_list,
+                    info2=chip.info2_id[:_INFO2_NAME],
+                    profile_type=profile_type,
+                    sku=wish.sku,
+                    region=wish.region,
+                )
+            )
+
+    def _begin(self, chain_id: str) -> Writer[RequestItem]:
+        certificates, info2 = self._shared[chain_id]
+        header = RequestHeader(
+            request_id=uuid7(self._now),
+            order_ref=self._order_ref,
+            created_at=Stamp(utc_ms_text(self._now)),
+            eum_chain=certificates,
+            euicc_info2={info2_id[:_INFO2_NAME]: raw for info2_id, raw in info2.items()},
+        )
+        path = self._folder / f"{header.request_id}.esbpp-request.jsonl"
+        request = self._files.enter_context(write_esbpp_request(path, header))
+        self._open[chain_id] = request
+        self.paths.append(path)
+        return request

@@ -1,0 +1,101 @@
+"""`ifpp store import`: files come in, with a bar on a terminal and plain lines elsewhere; `ifpp store request`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from ifpp.errors import SettingsError, SupplyError
+from ifpp.line.intake import import_file
+from ifpp.line.request import Wish, write_requests
+from ifpp.roles.runtime import load_trust, open_factory
+from ifpp.settings import load_site
+
+_BAR = 30
+_LINE_EVERY_S = 5.0
+
+
+def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
+    """Verify files and take them in, each whole or not at all; stops at the first refused one."""
+    site = load_site(site_file)
+    trust = load_trust(site, site_file)
+    factory = open_factory(site, site_file, writer="intake")
+    try:
+        for path in files:
+            progress = ProgressLine(sys.stderr, path.name)
+            try:
+                report = import_file(
+                    path,
+                    factory,
+                    trust,
+                    now=datetime.now(UTC),
+                    line=site.line,
+                    dry_run=dry_run,
+                    progress=progress.show,
+                )
+            finally:
+                progress.clear()
+            sys.stdout.write(f"{report.outcome:17} {report.kind:6} {report.items:7} items  {path}\n")
+            sys.stdout.flush()
+    finally:
+        factory.close()
+
+
+def write_request(
+    site_file: Path, folder: Path, *, job: str, lot: str, sku: str, region: str, profile_types: list[str]
+) -> None:
+    """Ask for what chips still lack: for a job order, or for a SKU and region."""
+    site = load_site(site_file)
+    factory = open_factory(site, site_file, writer="intake")
+    try:
+        quantity, order_ref = None, lot or f"{sku}-{region}"
+        if job:
+            order = next((one for one in factory.jobs(site.line) if one.job_order_id == job), None)
+            if order is None:
+                raise SupplyError("JOB.UNKNOWN", f"line {site.line} has no such job order", where=job)
+            sku, region, quantity, order_ref = order.product.part_number, order.region, order.quantity, job
+        if not (sku and region and profile_types):
+            raise SettingsError("COMMAND.INVALID", "name a job order, or SKU and region; and a profile type at least")
+        wish = Wish(sku, region, tuple(profile_types))
+        report = write_requests(
+            factory, folder, wish, now=datetime.now(UTC), lot=lot, quantity=quantity, order_ref=order_ref
+        )
+    finally:
+        factory.close()
+    sys.stdout.write(
+        f"{report.packages} packages asked for, for {report.chips} chips; {report.covered} chips have theirs, "
+        f"{report.elsewhere} are for something else, {report.short} lack one-time keys, {report.missing} units lack a "
+        "chip\n"
+    )
+    for path in report.files:
+        sys.stdout.write(f"  {path}\n")
+
+
+class ProgressLine:
+    """Where an import stands: one line that is written over on a terminal, else a plain line every few seconds."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._bar = stream.isatty()
+        self._told = time.monotonic()
+
+    def show(self, phase: str, items: int, share: float) -> None:
+        """Say how far a phase is."""
+        now = time.monotonic()
+        if self._bar:
+            full = round(share * _BAR)
+            self._stream.write(f"\r{phase:7} [{'#' * full}{'.' * (_BAR - full)}] {share:4.0%} {items:8} items\x1b[K")
+        elif now - self._told >= _LINE_EVERY_S:
+            self._stream.write(f"{self._name}: {phase} {items} items, {share:.0%}\n")
+            self._told = now
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Make room for the next line on a terminal."""
+        if self._bar:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

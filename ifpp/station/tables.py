@@ -1,0 +1,33 @@
+"""The tables of the journal: those of version 2, which is taken over, and what each later version added."""
+
+SCHEMA_VERSION = 3
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE package (
+    attempt_id TEXT NOT NULL, package_id TEXT NOT NULL, eid TEXT NOT NULL, iccid TEXT NOT NULL,
+    transaction_id TEXT NOT NULL, bpp_sha256 TEXT NOT NULL, head_id TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('SENT', 'INSTALLED', 'FAILED', 'UNKNOWN')),
+    spent INTEGER NOT NULL, reason TEXT NOT NULL, pir BLOB, sent_at TEXT NOT NULL, settled_at TEXT,
+    resolved_by TEXT NOT NULL, -- the later attempt that learnt from the chip what became of it
+    PRIMARY KEY (attempt_id, package_id)) STRICT;
+CREATE INDEX package_by_eid ON package (eid);
+CREATE TABLE will ( -- of attempts that are not closed
+    attempt_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE hold (
+    eid TEXT PRIMARY KEY, since TEXT NOT NULL, code TEXT NOT NULL, action TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE unit (eid TEXT PRIMARY KEY, attempts INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE resource (
+    name TEXT PRIMARY KEY, e10 TEXT NOT NULL, code INTEGER NOT NULL, since TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox ( -- the newest row stays: it carries the number
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, body BLOB NOT NULL,
+    stored_at TEXT NOT NULL, acked_at TEXT, rejected TEXT) STRICT;
+CREATE INDEX outbox_open ON outbox (seq) WHERE acked_at IS NULL;
+CREATE INDEX outbox_rejected ON outbox (seq) WHERE rejected IS NOT NULL;
+"""
+SINCE_3 = """
+CREATE TABLE link ( -- how large the blocks of a card type may be on a port
+    card TEXT NOT NULL, port TEXT NOT NULL, block_size INTEGER NOT NULL, learnt_at TEXT NOT NULL,
+    PRIMARY KEY (card, port)) STRICT, WITHOUT ROWID;
+CREATE TABLE life ( -- of a head: insertions, contact, streaks, quarantine
+    head_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""

@@ -1,0 +1,94 @@
+"""`ifpp store migrate`: bring a factory database that an older ifpp made to the present schema (`ifpp.store.steps`)."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from ifpp.errors import CustodyError
+from ifpp.model.clock import utc_ms_text
+from ifpp.store.audit import Chain
+from ifpp.store.database import Database
+from ifpp.store.rules import read_facts, wrong_version
+from ifpp.store.schema import meta
+from ifpp.store.steps import FIRST_VERSION, SCHEMA_VERSION, STEPS, Step
+from ifpp.store.trail import Trail
+
+UPKEEP = "upkeep"
+"""The chain of the audit log for what is done to the database itself."""
+
+_OTHERS_LEAVE_S = 3.0
+_POLL_S = 0.1
+_OTHERS = text(
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+)
+
+
+def migrate(url: str, now: datetime, *, busy_timeout_s: float = 5.0) -> list[Step]:
+    """Take every step the database lacks, in order; return those taken.
+
+    A step that fails leaves the database at the version before it. Raises CustodyError CUSTODY.SCHEMA_NEWER, or
+    CUSTODY.SCHEMA_OLDER for one there is no way from, DATABASE.IN_USE while others have it open; SettingsError for
+    somebody else's database.
+    """
+    database = Database(url, busy_timeout_s)
+    try:
+        database.need()
+        with database.read() as connection:
+            version, factory_id = read_facts(connection)
+        if not FIRST_VERSION <= version <= SCHEMA_VERSION:
+            raise wrong_version(version, database.name)
+        lacking = [step for step in STEPS if step.version > version]
+        if lacking:
+            database.close()  # our own idle connection counts too
+            _wait_until_alone(database)
+        chain = Chain(UPKEEP, factory_id)
+        for step in lacking:
+            with database.write() as connection:
+                _take(connection, step, chain, now)
+        return lacking
+    finally:
+        database.close()
+
+
+def _take(connection: Connection, step: Step, chain: Chain, now: datetime) -> None:
+    version, _ = read_facts(connection)
+    if version != step.version - 1:
+        raise CustodyError("DATABASE.IN_USE", "somebody else migrates it", where=f"schema version {version}")
+    for statement in step.statements(connection.dialect.name):
+        connection.exec_driver_sql(statement)
+    connection.execute(meta.update().where(meta.c.key == "schema_version").values(value=str(step.version)))
+    trail = Trail(utc_ms_text(now))
+    trail.note("schema", version=step.version, brings=step.brings)
+    chain.append(connection, trail)
+
+
+def _wait_until_alone(database: Database) -> None:
+    """Return when nobody else is connected: a process of the older ifpp would not know the new tables."""
+    end = time.monotonic() + _OTHERS_LEAVE_S
+    with database.scratch() as connection:
+        alone = _alone_in_file if connection.dialect.name == "sqlite" else _alone_on_server
+        while not alone(connection):
+            if time.monotonic() >= end:
+                raise CustodyError("DATABASE.IN_USE", "other processes have it open", where=database.name)
+            time.sleep(_POLL_S)
+
+
+def _alone_in_file(connection: Connection) -> bool:
+    """SQLite leaves the WAL mode for its last connection only; the next one to open the file enters it again."""
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        driver.execute("PRAGMA busy_timeout = 0").close()
+        driver.execute("PRAGMA journal_mode = DELETE").close()
+    except connection.dialect.loaded_dbapi.OperationalError:
+        return False
+    return True
+
+
+def _alone_on_server(connection: Connection) -> bool:
+    with connection.begin():
+        return connection.execute(_OTHERS).scalar() == 0

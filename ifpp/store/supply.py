@@ -1,0 +1,110 @@
+"""Which chips there are for an order, what each has already and which of its keys are free. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import BindParameter, Connection, bindparam, exists, select
+
+from ifpp.errors import SupplyError
+from ifpp.model.states import PackageState
+from ifpp.store.schema import SHELVED, batch, chain, chip, info2, otk, package
+
+PAGE = 500
+
+_chips = (
+    select(chip.c.eid, chip.c.certificate, chip.c.chain_id, chip.c.info2_id, chip.c.otk_list)
+    .where(chip.c.clean_to_ship_at.is_(None), chip.c.eid > bindparam("after"))
+    .order_by(chip.c.eid)
+    .limit(PAGE)
+)
+_of_chips: BindParameter[str] = bindparam("eids", expanding=True)
+_spoken_for = exists().where(package.c.eid == otk.c.eid, package.c.otk_id == otk.c.otk_id)
+_free_keys = (
+    select(otk.c.eid, otk.c.otk_id, otk.c.public)
+    .where(otk.c.eid.in_(_of_chips), ~_spoken_for)
+    .order_by(otk.c.eid, otk.c.slot)
+)
+_packages = select(
+    package.c.eid,
+    package.c.sku,
+    package.c.region,
+    package.c.profile_type,
+    package.c.state,
+    package.c.spent,
+    package.c.expires_at,
+).where(package.c.eid.in_(_of_chips), SHELVED)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPackage:
+    """A package of a chip that can still be, is or was loaded."""
+
+    sku: str
+    region: str
+    profile_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class LotChip:
+    """A chip that has not left: what it holds or may still load, its one-time keys without a package, lowest first."""
+
+    eid: str
+    certificate: bytes
+    chain_id: str
+    info2_id: str
+    otk_list: bytes
+    held: tuple[HeldPackage, ...]
+    free_keys: tuple[tuple[str, bytes], ...]
+
+
+def lot_number(connection: Connection, name: str) -> int:
+    """Return the number of an imported file of eUICC data by its name or number; raises SupplyError LOT.UNKNOWN."""
+    rows = connection.execute(select(batch.c.number, batch.c.name).where(batch.c.kind == "esed")).all()
+    found = [row.number for row in rows if name in (row.name, str(row.number))]
+    if len(found) != 1:
+        detail = (
+            "several files of eUICC data have this name: give its number" if found else "no eUICC data by this name"
+        )
+        raise SupplyError("LOT.UNKNOWN", detail, where=name[:64])
+    return int(found[0])
+
+
+def lot_chips(connection: Connection, number: int | None, at: str) -> Iterator[LotChip]:
+    """Give every chip of a lot, or of the store, that has not left, by EID; `at` judges what has expired."""
+    wanted = _chips if number is None else _chips.where(chip.c.batch == number)
+    after = ""
+    while rows := connection.execute(wanted, {"after": after}).all():
+        eids = [row.eid for row in rows]
+        keys: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+        for eid, otk_id, public in connection.execute(_free_keys, {"eids": eids}):
+            keys[eid].append((otk_id, bytes(public)))
+        held: dict[str, list[HeldPackage]] = defaultdict(list)
+        for one in connection.execute(_packages, {"eids": eids}):
+            if _counts(PackageState(one.state), one.spent, one.expires_at, at):
+                held[one.eid].append(HeldPackage(one.sku, one.region, one.profile_type))
+        for row in rows:
+            yield LotChip(**row._mapping, held=tuple(held[row.eid]), free_keys=tuple(keys[row.eid]))
+        after = eids[-1]
+
+
+def shared(connection: Connection, number: int | None) -> dict[str, tuple[list[bytes], dict[str, bytes]]]:
+    """Return what the chips of a lot share: by chain id the EUM's certificates, and EUICCInfo2 by its id."""
+    pairs = select(chip.c.chain_id, info2.c.info2_id, info2.c.raw).join(info2, info2.c.info2_id == chip.c.info2_id)
+    rows = connection.execute((pairs if number is None else pairs.where(chip.c.batch == number)).distinct()).all()
+    found: dict[str, tuple[list[bytes], dict[str, bytes]]] = {}
+    for chain_id, info2_id, raw in rows:
+        if chain_id not in found:
+            ordered = select(chain.c.certificate).where(chain.c.chain_id == chain_id).order_by(chain.c.position)
+            found[chain_id] = list(connection.execute(ordered).scalars()), {}
+        found[chain_id][1][info2_id] = bytes(raw)
+    return found
+
+
+def _counts(state: PackageState, spent: bool, expires_at: str | None, at: str) -> bool:
+    """Whether nobody needs to ask for this package again."""
+    if state is PackageState.AVAILABLE or (state is PackageState.FAILED and not spent):
+        return expires_at is None or expires_at > at
+    return state not in (PackageState.FAILED, PackageState.DESTROYED)

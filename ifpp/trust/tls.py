@@ -1,0 +1,47 @@
+"""TLS between the stations and the store: 1.2 or newer, both sides show a certificate of the site's CA."""
+
+from __future__ import annotations
+
+import ssl
+import stat
+from pathlib import Path
+
+from ifpp.errors import SettingsError
+
+
+def server_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+    """Return the store's side: callers need a certificate issued by a CA of the PEM file `ca`.
+
+    Raises SettingsError SETTINGS.MISSING, SETTINGS.INVALID or SIGNER.EXPOSED.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    # No resumption: a resumed session would not show its certificate again.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    return _filled(context, ca, cert, key)
+
+
+def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+    """Return a station's side: the store needs a certificate of `ca` in the name of the URL's host; errors as above."""
+    return _filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca, cert, key)
+
+
+def _filled(context: ssl.SSLContext, ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in (ca, cert, key):
+        if not path.is_file():
+            raise SettingsError("SETTINGS.MISSING", "there is no such file", where=str(path))
+    mode = stat.S_IMODE(key.stat().st_mode)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SettingsError("SIGNER.EXPOSED", f"has mode {mode:04o}, others may read the private key", where=str(key))
+    try:
+        context.load_verify_locations(ca)
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError("SETTINGS.INVALID", "no CA certificates in PEM", where=str(ca)) from error
+    try:
+        context.load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError) as error:
+        detail = "no certificate with this key in PEM, or the key is encrypted"
+        raise SettingsError("SETTINGS.INVALID", detail, where=f"{cert}, {key}") from error
+    return context

@@ -1,0 +1,1 @@
+"""Studies: what the rules of a station do on average, by seeded simulation."""
