@@ -45,11 +45,11 @@ campaign: $(VENV)/.dev
 
 # Real components the tests start. Without root they are skipped, with CI=true a missing one fails.
 system:
-	@sh scripts/system.sh
+	@PYTHON=$(PYTHON) sh scripts/system.sh
 
 # pyscard is compiled here, against the library of pcscd.
 readers: $(VENV)/.runtime
-	@sh scripts/system.sh readers
+	@PYTHON=$(BIN)/python sh scripts/system.sh readers
 	@test $(VENV)/.pcsc -nt requirements/pcsc.txt || sh scripts/pyscard.sh $(VENV)
 
 $(VENV)/bin/python:

@@ -16,7 +16,7 @@ want '/usr/lib/*/crt1.o' libc6-dev
 want swig swig
 want pkg-config pkg-config
 want /usr/include/PCSC/winscard.h libpcsclite-dev
-want "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
+want "$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
 if [ "${1-}" != readers ]; then
     want mosquitto mosquitto
     want '/usr/lib/postgresql/*/bin/initdb' postgresql

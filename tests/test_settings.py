@@ -31,7 +31,7 @@ def test_defaults(tmp_path: Path) -> None:
     [
         (SITE + "[broker]\nhots = 'x'\n", 6, ["hots", 'did you mean "host"']),
         (SITE + "[broker]\nport = 70000\n", 6, ["65535"]),
-        (SITE + "[store.tls]\nca = 'a'\ncert = 'c'\nkey = 'k'\ncrt = 'x'\n", 9, ["crt", 'did you mean "crl"']),
+        (SITE + "[store.tls]\nca = 'a'\ncert = 'c'\nkey = 'k'\ncrll = 'x'\n", 9, ["crll", 'did you mean "crl"']),
         (SITE.replace('"L1"', '"L 1"'), 4, ["line"]),
         ('enterprise = "acme"\n', 0, ["site"]),
         ("enterprise = \n", 0, ["not TOML"]),

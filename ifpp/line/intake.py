@@ -207,7 +207,7 @@ class _Import:
             raise IntakeError("INTAKE.DIGEST", "the file changed while it was read", where=self._name)
 
     @contextmanager
-    def _reading(self) -> Iterator[BinaryIO]:
+    def _reading(self) -> Iterator[io.BufferedReader[io.FileIO]]:
         """Read the file from its start; it stays open."""
         self._file.seek(0)
         reader = io.BufferedReader(self._file, _READ_BYTES)

@@ -33,6 +33,8 @@ _KEPT = (
     "report",
     "report_item",
     "report_ack",
+    "profile_plan",
+    "withdrawal",
     "audit_entry",
     "audit_key",
     "audit_checkpoint",

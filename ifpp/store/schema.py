@@ -130,6 +130,32 @@ staged = Table(
     _text("bpp_sha256", null=True),
 )
 
+# Deliveries whose packages are not given out any more.
+withdrawal = Table(
+    "withdrawal",
+    metadata,
+    Column("batch", ForeignKey("batch.number"), primary_key=True),
+    _text("told_by"),
+    _text("reason"),
+    _text("at"),
+)
+
+# Which profiles a product gets: see ifpp.store.plans. `profiles` is JSON, in order; customer "" is any.
+profile_plan = Table(
+    "profile_plan",
+    metadata,
+    Column("sku", Text, primary_key=True),
+    Column("region", Text, primary_key=True),
+    Column("customer", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    _text("profiles"),
+    _text("from_at"),
+    _text("until_at", null=True),
+    _text("told_by"),
+    _text("reason"),
+    _text("at"),
+)
+
 # ---- where every package is -------------------------------------------------------------------------
 
 _STATES = ", ".join(f"'{state}'" for state in PackageState)
@@ -191,6 +217,7 @@ Index("ix_package_open", package.c.state, package.c.changed_at, sqlite_where=_op
 
 # A package is on the shelf once its whole file is in the books, and no earlier.
 SHELVED = exists().where(batch_total.c.batch == package.c.batch)
+WITHDRAWN = exists().where(withdrawal.c.batch == package.c.batch)
 
 package_transition = Table(
     "package_transition",

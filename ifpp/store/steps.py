@@ -20,7 +20,8 @@ FIRST_VERSION = 2
 class Step:
     """What leads to schema `version`: statements for both databases, then those of the one at hand.
 
-    In `both`, {blob} stands for the type of bytes and {serial} for a primary key that counts up. `kept` names tables
+    In `both`, {blob} stands for the type of bytes and {serial} for a primary key that counts up, {number} for a
+    reference to one. `kept` names tables
     whose rows are never changed nor deleted.
     """
 
@@ -40,8 +41,8 @@ class Step:
 
 
 _TYPES = {
-    "sqlite": {"blob": "BLOB", "serial": "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT"},
-    "postgresql": {"blob": "BYTEA", "serial": "BIGSERIAL NOT NULL"},
+    "sqlite": {"blob": "BLOB", "serial": "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", "number": "INTEGER"},
+    "postgresql": {"blob": "BYTEA", "serial": "BIGSERIAL NOT NULL", "number": "BIGINT"},
 }
 _SAY_KEPT = "history is neither changed nor deleted"
 
@@ -111,6 +112,24 @@ STEPS: tuple[Step, ...] = (
                 "CONSTRAINT pk_fit PRIMARY KEY (firmware, profile_type))"
             ),
         ),
+    ),
+    Step(
+        5,
+        "profile plans with their history; deliveries that were withdrawn",
+        both=(
+            (
+                "CREATE TABLE profile_plan (sku TEXT NOT NULL, region TEXT NOT NULL, customer TEXT NOT NULL, "
+                "version BIGINT NOT NULL, profiles TEXT NOT NULL, from_at TEXT NOT NULL, until_at TEXT, "
+                "told_by TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL, "
+                "CONSTRAINT pk_profile_plan PRIMARY KEY (sku, region, customer, version))"
+            ),
+            (
+                "CREATE TABLE withdrawal (batch {number} NOT NULL, told_by TEXT NOT NULL, reason TEXT NOT NULL, "
+                "at TEXT NOT NULL, CONSTRAINT pk_withdrawal PRIMARY KEY (batch), "
+                "CONSTRAINT fk_withdrawal_batch FOREIGN KEY(batch) REFERENCES batch (number))"
+            ),
+        ),
+        kept=("profile_plan", "withdrawal"),
     ),
 )
 SCHEMA_VERSION = STEPS[-1].version
