@@ -27,6 +27,7 @@ supervisor_app = _group("The supervisor of one line.")
 report_app = _group("Reports to people and to the SM-DPf.")
 bundle_app = _group("Courier bundles: files for parties that no network reaches.")
 unit_app = _group("One unit: where it stands, whether it may leave.")
+plan_app = _group("Profile plans: what the units of a SKU and region get, in which order.")
 denylist_app = _group("Which profile type is not loaded into chips of which firmware.")
 audit_app = _group("The audit log: sign, export, verify.")
 sim_app = _group("The simulated world: chips, their maker, an SM-DPf, a robot.")
@@ -37,6 +38,7 @@ app.add_typer(supervisor_app, name="supervisor")
 app.add_typer(report_app, name="report")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(unit_app, name="unit")
+app.add_typer(plan_app, name="plan")
 app.add_typer(denylist_app, name="denylist")
 app.add_typer(audit_app, name="audit")
 app.add_typer(sim_app, name="sim")
@@ -166,12 +168,38 @@ def store_request(
     sku: Annotated[str, typer.Option(help="Without a job order: the SKU.")] = "",
     region: Annotated[str, typer.Option(help="Without a job order: the region.")] = "",
     lot: Annotated[str, typer.Option(help="Only chips of these eUICC data: file name or number.")] = "",
-    profile: Annotated[list[str] | None, typer.Option(help="A profile type each chip shall have; repeat.")] = None,
+    profile: Annotated[list[str] | None, typer.Option(help="Instead of the plan: a profile type; repeat.")] = None,
 ) -> None:
     """Write the request to the SM-DPf for the packages that are still missing."""
     from ifpp.roles.intake import write_request
 
     write_request(config, folder, job=job, lot=lot, sku=sku, region=region, profile_types=profile or [])
+
+
+@store_app.command("coverage")
+def store_coverage(
+    config: Config = _SITE,
+    job: Annotated[str, typer.Option(help="Of this job order of the line.")] = "",
+    lot: Annotated[str, typer.Option(help="Only chips of these eUICC data: file name or number.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show which chips have their packages, which lack some, how long they last and what to order."""
+    from ifpp.roles.stock import show_coverage
+
+    show_coverage(config, job=job, lot=lot, as_json=json)
+
+
+@store_app.command("withdraw")
+def store_withdraw(
+    batch: Annotated[str, typer.Argument(help="The delivery: file name or number.")],
+    by: By,
+    reason: Reason,
+    config: Config = _SITE,
+) -> None:
+    """Give out no package of a delivery any more; what a head has claimed or sent goes its way."""
+    from ifpp.roles.stock import withdraw
+
+    withdraw(config, batch, by, reason)
 
 
 @station_app.command("run")
@@ -182,6 +210,14 @@ def station_run(
     from ifpp.roles.station import run
 
     run(config, file)
+
+
+@station_app.command("resend")
+def station_resend(file: Annotated[Path, typer.Argument(help="The station file, stations/<id>.toml.")]) -> None:
+    """Let a stopped station send its events again, after the factory database was restored from a backup."""
+    from ifpp.roles.station import resend
+
+    resend(file)
 
 
 @heads_app.command("list")
@@ -299,6 +335,74 @@ def balance(
     from ifpp.roles.custody import show_balance
 
     raise typer.Exit(show_balance(config, as_json=json))
+
+
+Sku = Annotated[str, typer.Argument(help="The SKU, as in job orders and deliveries.")]
+Region = Annotated[str, typer.Argument(help="The region, as in job orders and deliveries.")]
+Customer = Annotated[str, typer.Option(help="Only for units of this customer: goes before the general plan.")]
+
+
+@plan_app.command("set")
+def plan_set(
+    sku: Sku,
+    region: Region,
+    by: By,
+    reason: Reason,
+    profile: Annotated[list[str] | None, typer.Option(help="TYPE or TYPE@SM-DPF-OID; repeat, in order.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="End the plan: everything delivered is loaded.")] = False,
+    customer: Customer = "",
+    start: Annotated[str, typer.Option("--from", help="When it begins, as 2026-03-01T06:00:00Z; now.")] = "",
+    until: Annotated[str, typer.Option(help="When it ends; then the version before it holds again.")] = "",
+    config: Config = _SITE,
+) -> None:
+    """Say which profiles units get, in order; a new version, the old ones stay on record."""
+    from ifpp.roles.plans import change
+    from ifpp.store.selection import Product
+
+    product = Product(sku, region, customer)
+    change(config, product, profile or [], none=none, from_at=start, until_at=until, by=by, reason=reason)
+
+
+@plan_app.command("list")
+def plan_list(
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """List every plan that holds now or will."""
+    from ifpp.roles.plans import show_all
+
+    show_all(config, as_json=json)
+
+
+@plan_app.command("show")
+def plan_show(
+    sku: Sku,
+    region: Region,
+    customer: Customer = "",
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show every version of a plan, who made it and why."""
+    from ifpp.roles.plans import show_history
+    from ifpp.store.selection import Product
+
+    show_history(config, Product(sku, region, customer), as_json=json)
+
+
+@plan_app.command("test")
+def plan_test(
+    eid: Annotated[str, typer.Argument(help="The chip.")],
+    sku: Annotated[str, typer.Option(help="As the job order would say.")],
+    region: Annotated[str, typer.Option(help="As the job order would say.")],
+    customer: Annotated[str, typer.Option(help="As the job order would say.")] = "",
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Explain what a chip would get and why every other package is not; 1 when it lacks something. Changes nothing."""
+    from ifpp.roles.plans import test
+    from ifpp.store.selection import Product
+
+    raise typer.Exit(test(config, eid, Product(sku, region, customer), as_json=json))
 
 
 Firmware = Annotated[str, typer.Argument(help="Maker's number and version, as in 89049032/1.4.2.")]

@@ -147,6 +147,12 @@ UNACKED_OLDEST_SECONDS = _series("supervisor", Kind.GAUGE, "ifpp_unacknowledged_
     "How long the oldest received event has waited for its commit; 0 when there is none.", unit="seconds")
 PACKAGES = _series("supervisor", Kind.GAUGE, "ifpp_packages", "sku region smdp state",
     "Packages in the ledger of the whole factory, by state.")
+COVERAGE_CHIPS = _series("supervisor", Kind.GAUGE, "ifpp_coverage_chips", "sku region",
+    "Chips with a package that can be loaded, of the whole factory.")
+COVERAGE_HOURS = _series("supervisor", Kind.GAUGE, "ifpp_coverage_hours", "sku region",
+    "How long they last at the rate of the last hour, in hours; NaN while nothing is made.")
+LOW_STOCK = _series("supervisor", Kind.GAUGE, "ifpp_low_stock", "sku region",
+    "1 while they last less than store.low_stock_hours, else 0.")
 OPEN_OLDEST_SECONDS = _series("supervisor", Kind.GAUGE, "ifpp_open_package_oldest_seconds", "state",
     "Age of the oldest package that is CLAIMED, SENT or UNKNOWN; 0 when there is none.", unit="seconds")
 AUDIT_UNSIGNED = _series("supervisor", Kind.GAUGE, "ifpp_audit_unsigned_entries", "chain",

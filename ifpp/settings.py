@@ -50,6 +50,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The factory profile store: where it listens, where stations reach it, and its database.
 
     Without `tls` it listens on this machine only, and everybody on it may do everything. `metrics_port` 0 = any free.
+    `low_stock_hours`: packages that last less at the present rate are reported as low stock; 0 = never.
     """
 
     url: str = "http://127.0.0.1:8470"
@@ -58,6 +59,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: str = "sqlite:///factory.db"
     metrics_port: Port = 0
     tls: StoreTls | None = None
+    low_stock_hours: Annotated[float, msgspec.Meta(ge=0)] = 8.0
 
 
 class Supervisor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

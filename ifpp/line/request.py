@@ -1,6 +1,6 @@
 """Requests for bound packages: what is still missing for a job order or a lot of chips (SGP.41, Esbpp).
 
-Of a chip that lacks a profile type the first one-time key without a package is asked for. A request that is written
+Of a chip that lacks a profile the first one-time key without a package is asked for. A request that is written
 again before its delivery has come asks for the same keys: one key is bound once, so nothing can come twice.
 """
 
@@ -16,6 +16,7 @@ from ifpp.errors import CustodyError
 from ifpp.model.clock import utc_ms_text, uuid7
 from ifpp.model.ids import Eid
 from ifpp.store.factory import Factory
+from ifpp.store.plans import Planned
 from ifpp.store.supply import HeldPackage, LotChip
 from ifpp.wire.documents import RequestHeader, RequestItem, write_esbpp_request
 from ifpp.wire.jsonlines import Hex, Stamp, Writer
@@ -25,15 +26,19 @@ _INFO2_NAME = 16  # hex digits of its digest
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What each chip shall carry: the profile types of one SKU and region."""
+    """What each chip shall carry: the profiles of one SKU and region, each from any SM-DPf or a named one."""
 
     sku: str
     region: str
-    profile_types: tuple[str, ...]
+    profiles: tuple[Planned, ...]
 
-    def lacking(self, chip: LotChip) -> list[str]:
-        """Return the profile types a chip has no package for."""
-        return [kind for kind in self.profile_types if HeldPackage(self.sku, self.region, kind) not in chip.held]
+    def lacking(self, chip: LotChip) -> list[Planned]:
+        """Return the profiles a chip has no package for."""
+        return [wanted for wanted in self.profiles if not any(self._is(wanted, held) for held in chip.held)]
+
+    def _is(self, wanted: Planned, held: HeldPackage) -> bool:
+        same = (held.sku, held.region, held.profile_type) == (self.sku, self.region, wanted.profile_type)
+        return same and wanted.smdp_oid in ("", held.smdp_oid)
 
     def elsewhere(self, chip: LotChip) -> bool:
         """Whether a chip is meant for another SKU or region."""
@@ -63,10 +68,11 @@ def write_requests(
     quantity: int | None = None,
     order_ref: str,
 ) -> RequestReport:
-    """Write a request into `folder` for each EUM of the chips that lack a package; none when nothing is missing.
+    """Write a request into `folder` for each EUM of chips that lack a package, and each SM-DPf a wish names.
 
-    `lot` names eUICC data, without it every chip counts that has not left; `quantity` is how many chips are wanted,
-    those that are covered included. Raises SupplyError LOT.UNKNOWN, CustodyError FILE.WRITE, ServiceError.
+    Nothing is written when nothing is missing. `lot` names eUICC data, without it every chip counts that has not left;
+    `quantity` is how many chips are wanted, those that are covered included. Raises SupplyError LOT.UNKNOWN,
+    CustodyError FILE.WRITE, ServiceError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +106,7 @@ def _uncovered(chips: Iterable[LotChip], wish: Wish) -> Iterable[LotChip]:
 
 
 class _Desk:
-    """The files of one request, one for each EUM; each is begun with its first item."""
+    """The files of one request, one for each EUM and SM-DPf; each is begun with its first item."""
 
     def __init__(
         self, factory: Factory, number: int | None, folder: Path, files: ExitStack, order_ref: str, now: datetime
@@ -110,13 +116,13 @@ class _Desk:
         self._files = files
         self._order_ref = order_ref
         self._now = now
-        self._open: dict[str, Writer[RequestItem]] = {}
+        self._open: dict[tuple[str, str], Writer[RequestItem]] = {}
         self.paths: list[Path] = []
 
-    def ask(self, chip: LotChip, wish: Wish, lacking: Sequence[str]) -> None:
+    def ask(self, chip: LotChip, wish: Wish, lacking: Sequence[Planned]) -> None:
         """Ask for packages of one chip, a free key for each."""
-        request = self._open.get(chip.chain_id) or self._begin(chip.chain_id)
-        for profile_type, (otk_id, public) in zip(lacking, chip.free_keys, strict=False):
+        for wanted, (otk_id, public) in zip(lacking, chip.free_keys, strict=False):
+            request = self._open.get((chip.chain_id, wanted.smdp_oid)) or self._begin(chip.chain_id, wanted.smdp_oid)
             request.add(
                 RequestItem(
                     eid=Eid(chip.eid),
@@ -125,13 +131,13 @@ class _Desk:
                     euicc_certificate=chip.certificate,
                     otk_list=chip.otk_list,
                     info2=chip.info2_id[:_INFO2_NAME],
-                    profile_type=profile_type,
+                    profile_type=wanted.profile_type,
                     sku=wish.sku,
                     region=wish.region,
                 )
             )
 
-    def _begin(self, chain_id: str) -> Writer[RequestItem]:
+    def _begin(self, chain_id: str, smdp_oid: str) -> Writer[RequestItem]:
         certificates, info2 = self._shared[chain_id]
         header = RequestHeader(
             request_id=uuid7(self._now),
@@ -140,8 +146,9 @@ class _Desk:
             eum_chain=certificates,
             euicc_info2={info2_id[:_INFO2_NAME]: raw for info2_id, raw in info2.items()},
         )
-        path = self._folder / f"{header.request_id}.esbpp-request.jsonl"
+        whom = f"{smdp_oid}-" if smdp_oid else ""
+        path = self._folder / f"{whom}{header.request_id}.esbpp-request.jsonl"
         request = self._files.enter_context(write_esbpp_request(path, header))
-        self._open[chain_id] = request
+        self._open[chain_id, smdp_oid] = request
         self.paths.append(path)
         return request

@@ -7,6 +7,7 @@ a new epoch send again what is not acknowledged. A second supervisor waits, away
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
@@ -34,6 +35,7 @@ _SESSIONS_PER_EPOCH = 1 << 20  # makes session numbers grow over restarts withou
 _BOOKS_S = 1.0
 _BOOKS_SHARE = 10  # reading the books takes at most one tenth of the time
 _WATCH_S = 1.0
+_STOCK_S = 30.0
 _RETRY_S = 1.0
 _ENDED = frozenset({"COMPLETED", "ABORTED", "CANCELLED", "CLOSED"})  # B2MML dispatch status
 
@@ -174,6 +176,7 @@ class _Reign:
         self._stations: dict[str, tuple[bool, int]] = {}
         self._books: tuple[list[Job], tuple[int, int, int]] | None = None
         self._said: dict[str, dict[str, object]] = {}
+        self._low: set[tuple[str, str]] = set()
         self._ready: Callable[[], None] = lambda: None
         self._settling = Settling(
             factory, executor, self._send_ack, epoch=epoch, clock=clock, metrics=metrics, limits=limits
@@ -200,6 +203,7 @@ class _Reign:
             tasks.create_task(self._lease.keep(self._epoch, over), name="lease")
             tasks.create_task(self._keep_books(over), name="books")
             tasks.create_task(self._watch(over), name="watch")
+            tasks.create_task(self._keep_stock(over), name="stock")
             if notary is not None:
                 tasks.create_task(notary.run(over), name="notary")
             committing = tasks.create_task(self._settling.commit(over), name="commit")
@@ -328,6 +332,28 @@ class _Reign:
         for state in OPEN_STATES:
             age_s = (now - parse_utc(since[state])).total_seconds() if state in since else 0.0
             self._metrics.set(series.OPEN_OLDEST_SECONDS, max(0.0, age_s), state=state)
+
+    async def _keep_stock(self, over: asyncio.Event) -> None:
+        """Count again and again how far the packages go; slowly, for every available one is read."""
+        while True:
+            began_s = self._clock.monotonic()
+            try:
+                levels = await asyncio.to_thread(self._factory.stock_levels, self._clock.now())
+            except ServiceError as error:  # the next round says it
+                log.warning("stock.not_counted", error=error)
+                levels = []
+            for level in levels:
+                product = {"sku": level.sku, "region": level.region}
+                low = level.low(self._site.store.low_stock_hours)
+                self._metrics.set(series.COVERAGE_CHIPS, level.chips, **product)
+                self._metrics.set(series.COVERAGE_HOURS, math.nan if level.hours is None else level.hours, **product)
+                self._metrics.set(series.LOW_STOCK, low, **product)
+                if low and (level.sku, level.region) not in self._low:
+                    log.warning("stock.low", **product, chips=level.chips, hours=level.hours)
+                change = self._low.add if low else self._low.discard
+                change((level.sku, level.region))
+            if await pause(self._clock, max(_STOCK_S, _BOOKS_SHARE * (self._clock.monotonic() - began_s)), over):
+                return
 
     async def _watch(self, over: asyncio.Event) -> None:
         """Keep the gauges that change with time alone."""

@@ -14,6 +14,7 @@ import msgspec
 Id = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z][0-9A-Za-z._:-]{0,127}$")]
 EidText = Annotated[str, msgspec.Meta(pattern="^[0-9]{32}$")]
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+MaybeWords = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -307,6 +308,7 @@ class Job(msgspec.Struct, omit_defaults=True, kw_only=True):
     operation: str = "PROFILE_LOAD"
     work_order_id: str = ""
     lot_id: str = ""
+    customer: str = ""
     stations: list[str] = []
     dispatch_status: str = "READY"
 
@@ -332,7 +334,10 @@ class LineState(Message, kw_only=True):
 
 
 class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`POST /v1/claims`: all packages of one chip for one SKU and region; idempotent by `attempt_id`."""
+    """`POST /v1/claims`: the packages of one chip for one SKU and region; idempotent by `attempt_id`.
+
+    Where a profile plan holds for them, or for them and the customer, those it names; else all.
+    """
 
     attempt_id: Id
     eid: EidText
@@ -341,6 +346,7 @@ class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     station_id: Id
     head_id: Id
     lease_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)] = 900
+    customer: MaybeWords = ""
 
 
 class ClaimedPackage(msgspec.Struct, kw_only=True):
@@ -356,6 +362,8 @@ class ClaimedPackage(msgspec.Struct, kw_only=True):
     bpp_sha256: str
     bytes: int
     prepare_download_b64: str
+    sku: str = ""
+    region: str = ""
 
 
 class Claim(msgspec.Struct, kw_only=True):

@@ -13,6 +13,7 @@ from ifpp.line.intake import import_file
 from ifpp.line.request import Wish, write_requests
 from ifpp.roles.runtime import load_trust, open_factory
 from ifpp.settings import load_site
+from ifpp.store.plans import Planned
 
 _BAR = 30
 _LINE_EVERY_S = 5.0
@@ -51,15 +52,19 @@ def write_request(
     site = load_site(site_file)
     factory = open_factory(site, site_file, writer="intake")
     try:
-        quantity, order_ref = None, lot or f"{sku}-{region}"
+        quantity, customer, order_ref = None, "", lot or f"{sku}-{region}"
         if job:
             order = next((one for one in factory.jobs(site.line) if one.job_order_id == job), None)
             if order is None:
                 raise SupplyError("JOB.UNKNOWN", f"line {site.line} has no such job order", where=job)
             sku, region, quantity, order_ref = order.product.part_number, order.region, order.quantity, job
-        if not (sku and region and profile_types):
-            raise SettingsError("COMMAND.INVALID", "name a job order, or SKU and region; and a profile type at least")
-        wish = Wish(sku, region, tuple(profile_types))
+            customer = order.customer
+        plan = None if profile_types else factory.plan_for(sku, region, customer, datetime.now(UTC))
+        profiles = tuple(Planned(kind) for kind in profile_types) if plan is None else plan.profiles
+        if not (sku and region and profiles):
+            detail = "name a job order, or SKU and region; and profile types, where no plan says them"
+            raise SettingsError("COMMAND.INVALID", detail)
+        wish = Wish(sku, region, profiles)
         report = write_requests(
             factory, folder, wish, now=datetime.now(UTC), lot=lot, quantity=quantity, order_ref=order_ref
         )

@@ -1,4 +1,4 @@
-"""`ifpp station run`: one physical station."""
+"""`ifpp station run`: one physical station; `resend`: its events once more."""
 
 from __future__ import annotations
 
@@ -58,6 +58,20 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
         run_until_stopped(main)
     finally:
         journal.close()
+
+
+def resend(station_file: Path) -> None:
+    """Let a stopped station send again every event it still has; raises CustodyError CUSTODY.JOURNAL_IN_USE."""
+    station = load_station(station_file)
+    path = beside(station_file, station.journal)
+    if not path.is_file():
+        raise SettingsError("SETTINGS.MISSING", "there is no such journal", where=str(path))
+    journal = Journal.open(path, station.id, SystemClock())
+    try:
+        count = journal.take_back_acks().result()
+    finally:
+        journal.close()
+    sys.stdout.write(f"{count} events will be sent again when the station runs\n")
 
 
 def _store_tls(site: Site, station: Station, station_file: Path) -> SSLContext | None:

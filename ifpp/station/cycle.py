@@ -28,7 +28,7 @@ from ifpp.log import get_logger
 from ifpp.model.chip import firmware_name, version_bytes
 from ifpp.model.clock import pause
 from ifpp.model.ids import Eid, Iccid
-from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, SealProof
+from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, Job, SealProof
 from ifpp.model.states import PackageState, Phase
 from ifpp.station.attempt import Attempt, settled, under_way
 from ifpp.station.board import CODE_NO_HOST, CODE_REGULAR_WORK
@@ -118,10 +118,14 @@ class Cycle:
         """Claim the chip's packages and fetch them."""
         claim = await self._claim(attempt)
         try:
+            if claim.eid != attempt.eid:
+                raise CardError("EID.MISMATCH", f"the claim is for EID {claim.eid}", where=f"EID {attempt.eid}")
             orders = {
                 package.package_id: await self._order(Eid(claim.eid), package)
                 for package in [*claim.unresolved, *claim.packages]
             }
+            for package in claim.packages:
+                _check_product(attempt.job, package, orders[package.package_id])
         except IfppError:
             await self._release(attempt)
             raise
@@ -145,6 +149,7 @@ class Cycle:
             station_id=floor.settings.id,
             head_id=self._head_id,
             lease_s=round(floor.settings.deadlines.lease_s),
+            customer=job.customer,
         )
         while True:
             try:
@@ -320,3 +325,18 @@ class Cycle:
     def _step(self, attempt: Attempt, phase: Phase) -> None:
         attempt.phase = phase
         self._enter(phase, CODE_REGULAR_WORK)
+
+
+def _check_product(job: Job, package: ClaimedPackage, order: Order) -> None:
+    """Job and package must speak of the same product before anything is sent to the chip.
+
+    Raises SupplyError BPP.OTHER_PRODUCT: it stops this unit on this head and nothing else.
+    """
+    if (package.sku, package.region) != (job.product.part_number, job.region):
+        detail = (
+            f"the job says {job.product.part_number} in {job.region}, the package {package.sku} in {package.region}"
+        )
+        raise SupplyError("BPP.OTHER_PRODUCT", detail, where=f"ICCID {package.iccid}")
+    if order.bpp.metadata.iccid != order.iccid:
+        detail = f"its own metadata say ICCID {order.bpp.metadata.iccid}"
+        raise SupplyError("BPP.OTHER_PRODUCT", detail, where=f"ICCID {order.iccid}")

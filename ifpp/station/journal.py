@@ -299,6 +299,15 @@ class Journal:
 
         return self._writer.write(change)
 
+    def take_back_acks(self) -> Future[int]:
+        """Let every event that is still kept be sent again, also rejected ones; returns how many were closed."""
+
+        def change(connection: sqlite3.Connection) -> int:
+            reopen = "UPDATE outbox SET acked_at = NULL, rejected = NULL WHERE acked_at IS NOT NULL"
+            return connection.execute(reopen).rowcount
+
+        return self._writer.write(change)
+
     def depth(self) -> Future[OutboxDepth]:
         """Return how many events wait for their acknowledgement, and how many the supervisor put aside."""
 

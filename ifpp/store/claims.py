@@ -1,8 +1,9 @@
 """Who may load what: claims, the word "sent", releases and leases.
 
-A claim gives one attempt every loadable package of one chip for one SKU and region, all or none. It is idempotent:
-an attempt that holds packages gets the same ones again. A package that was sent, and whose result is not known, is
-never handed out: it comes back as `unresolved`, for any head to read the chip it belongs to.
+A claim gives one attempt the packages of one chip for one SKU and region that the profile plan names, in its order,
+or all loadable ones where there is no plan (`ifpp.store.selection`); all or none. It is idempotent: an attempt that
+holds packages gets the same ones again. A package that was sent, and whose result is not known, is never handed out: it
+comes back as `unresolved`, for any head to read the chip it belongs to.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, or_, select
 
 from ifpp.errors import CustodyError, ServiceError, SupplyError
-from ifpp.model.clock import parse_utc, utc_ms_text
+from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest
 from ifpp.model.states import PackageState
 from ifpp.store.denylist import denied
 from ifpp.store.ledger import Step, lock_package, take
-from ifpp.store.schema import SHELVED, chain, chip, claim, package, reading, unit_attempt
+from ifpp.store.plans import Plan, in_force
+from ifpp.store.schema import SHELVED, WITHDRAWN, chain, chip, claim, package, reading, unit_attempt
+from ifpp.store.selection import Product, Selection, choose, expired, lease_runs, soon, taken
 from ifpp.store.trail import Trail
 
 S = PackageState
 _Package = Row[Any]
 
-_CLOCK_SLACK = timedelta(minutes=1)
 _MAX_LEASE_S = 7 * 24 * 3600  # an offline shift is served from claims made in advance
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _CLAIM_FIELDS = ("attempt_id", "eid", "sku", "region", "station_id", "head_id")
 _OPEN = (S.SENT, S.UNKNOWN)
+_MAX_REASONS, _MAX_DETAIL = 8, 400
 
 _lock_chip = (
     select(
@@ -44,11 +47,11 @@ _lock_chip = (
     .with_for_update(key_share=True)
 )
 _packages = (
-    select(package)
+    select(package, WITHDRAWN.label("withdrawn"))
     .where(package.c.eid == bindparam("eid"), SHELVED)
     .order_by(package.c.package_id)
-    .with_for_update(key_share=True)
 )
+_lock_packages = _packages.with_for_update(key_share=True)
 _chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
 _MAX_SEEN_CHAINS = 64
 _seen_chains: dict[str, tuple[str, ...]] = {}
@@ -85,19 +88,22 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
     if owner.reported:
         raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
     known = _check_attempt(connection, request)
-    packages = connection.execute(_packages, {"eid": request.eid}).all()
+    packages = connection.execute(_lock_packages, {"eid": request.eid}).all()
     unresolved = [row for row in packages if row.state in _OPEN]
     ordered = [row for row in packages if (row.sku, row.region) == (request.sku, request.region)]
     at = trail.at
     held = [row for row in ordered if row.state == S.CLAIMED and row.attempt_id == request.attempt_id]
     lease_until = utc_ms_text(now + timedelta(seconds=request.lease_s))
+    plan = in_force(connection, request.sku, request.region, request.customer, at)
+    granted: Sequence[_Package]
     if held:
-        granted, lease_until = held, held[0].lease_until
+        granted, lease_until = _in_order(held, plan), held[0].lease_until
     else:
-        granted = [row for row in ordered if _loadable(row, request, at)]
-        if not unresolved:
-            _check_supply(connection, request, owner, ordered, granted, at)
-        take(connection, trail, _claim_steps(granted, request, at, lease_until))
+        product = Product(request.sku, request.region, request.customer)
+        selection = choose(packages, plan, product, (request.station_id, request.head_id), at)
+        _check_supply(connection, request, owner, packages, selection, at)
+        granted = selection.granted
+        take(connection, trail, _claim_steps(granted, request, at, lease_until, plan))
     _remember(connection, trail, request, known, unresolved)
     return Claim(
         attempt_id=request.attempt_id,
@@ -168,13 +174,22 @@ def release(connection: Connection, trail: Trail, attempt_id: str, station_id: s
 def expire_leases(connection: Connection, trail: Trail) -> int:
     """Free every claimed package whose lease has run out; return how many. Sent packages have no lease."""
     at = trail.at
-    rows = connection.execute(_lapsed, {"now": at, "soon": _soon(at)}).all()
+    rows = connection.execute(_lapsed, {"now": at, "soon": soon(at)}).all()
     take(
         connection,
         trail,
         [Step(row.package_id, row.revision + 1, S.AVAILABLE, at, "store", detail="lease ran out") for row in rows],
     )
     return len(rows)
+
+
+def try_plan(connection: Connection, eid: str, product: Product, at: str) -> tuple[Plan | None, Selection]:
+    """Choose for a chip as a claim of a new head would, and change nothing. Raises SupplyError EID.UNKNOWN."""
+    if connection.execute(select(chip.c.eid).where(chip.c.eid == eid)).scalar() is None:
+        raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=eid[:64])
+    packages = connection.execute(_packages, {"eid": eid}).all()
+    plan = in_force(connection, product.sku, product.region, product.customer, at)
+    return plan, choose(packages, plan, product, ("", ""), at)
 
 
 # ---- inside -----------------------------------------------------------------------------------------
@@ -188,6 +203,8 @@ def _check_names(*names: str) -> None:
 
 def _check_request(request: ClaimRequest) -> None:
     _check_names(request.attempt_id, request.eid, request.sku, request.region, request.station_id, request.head_id)
+    if request.customer:
+        _check_names(request.customer)
     if not 1 <= request.lease_s <= _MAX_LEASE_S:
         raise ServiceError("STORE.REFUSED", f"a lease of {request.lease_s} s is not possible", where=request.attempt_id)
 
@@ -205,50 +222,45 @@ def _check_attempt(connection: Connection, request: ClaimRequest) -> bool:
     return True
 
 
-def _expired(row: _Package, at: str) -> bool:
-    return row.expires_at is not None and row.expires_at <= at
-
-
-def _taken(row: _Package, request: ClaimRequest, at: str) -> bool:
-    """Whether another head works with this package; a head that starts anew gives up what it held before."""
-    same_head = (row.node_id, row.head_id) == (request.station_id, request.head_id)
-    return row.state == S.CLAIMED and _lease_runs(row, at) and not same_head
-
-
-def _lease_runs(row: _Package, at: str) -> bool:
-    """A lease given in the future was given by a clock that was wrong: its end says nothing."""
-    return bool(row.lease_until > at and row.changed_at <= _soon(at))
-
-
-def _soon(at: str) -> str:
-    return utc_ms_text(parse_utc(at) + _CLOCK_SLACK)
-
-
-def _loadable(row: _Package, request: ClaimRequest, at: str) -> bool:
-    if _expired(row, at):
-        return False
-    usable = row.state == S.AVAILABLE or (row.state == S.FAILED and not row.spent)
-    return usable or (row.state == S.CLAIMED and not _taken(row, request, at))
+def _in_order(held: Sequence[_Package], plan: Plan | None) -> Sequence[_Package]:
+    """Sort what an attempt holds as the plan says, so that a repeated claim gets the same answer."""
+    profiles = () if plan is None else plan.profiles
+    return sorted(held, key=lambda row: next((n for n, one in enumerate(profiles) if one.fits(row)), len(profiles)))
 
 
 def _check_supply(
     connection: Connection,
     request: ClaimRequest,
     owner: _Package,
-    ordered: Sequence[_Package],
-    granted: Sequence[_Package],
+    packages: Sequence[_Package],
+    selection: Selection,
     at: str,
 ) -> None:
-    """Say why there is nothing to load. Everything installed and not yet sealed is no error: the claim is empty."""
-    if owner.clean_to_ship_at is not None:
-        raise SupplyError("UNIT.ALREADY_LOADED", f"clean to ship since {owner.clean_to_ship_at}", where=request.eid)
-    if any(_taken(row, request, at) for row in ordered):
-        raise SupplyError("BPP.TAKEN", "claimed by another head", where=request.eid)
-    if granted:
+    """Say why there is nothing to load. Everything installed and not yet sealed is no error: the claim is empty.
+
+    What is unresolved is read from the chip whatever else there is, but no unit is sealed that lacks a profile of its
+    plan: the answer is refused as a whole then.
+    """
+    ordered = [row for row in packages if (row.sku, row.region) == (request.sku, request.region)]
+    unresolved = any(row.state in _OPEN for row in packages)
+    others = any(taken(row, (request.station_id, request.head_id), at) for row in ordered)
+    if not unresolved:
+        if owner.clean_to_ship_at is not None:
+            raise SupplyError("UNIT.ALREADY_LOADED", f"clean to ship since {owner.clean_to_ship_at}", where=request.eid)
+        if others:
+            raise SupplyError("BPP.TAKEN", "claimed by another head", where=request.eid)
+        if not ordered:
+            raise _nothing_ordered(connection, request, packages)
+    if selection.missing and not others:
+        lacking = ", ".join(map(str, selection.missing))
+        beside = "; ".join(f"{row.profile_type} {why}" for row, why in selection.refused[:_MAX_REASONS])
+        raise SupplyError("BPP.INCOMPLETE", f"the plan wants {lacking}; {beside}"[:_MAX_DETAIL], where=request.eid)
+    if unresolved or selection.granted:
         return
-    if not ordered:
-        raise _nothing_ordered(connection, request)
-    if any(_expired(row, at) and row.state in (S.AVAILABLE, S.CLAIMED, S.FAILED) and not row.spent for row in ordered):
+    idle = [row for row in ordered if row.state in (S.AVAILABLE, S.CLAIMED, S.FAILED) and not row.spent]
+    if any(row.withdrawn for row in idle):
+        raise SupplyError("BPP.WITHDRAWN", "its packages were delivered and withdrawn", where=request.eid)
+    if any(expired(row, at) for row in idle):
         raise SupplyError("BPP.EXPIRED", "no package of this chip is valid any more", where=request.eid)
     installed = {row.profile_type for row in ordered if row.state == S.INSTALLED}
     spent = {row.profile_type for row in ordered if row.state == S.FAILED}
@@ -256,22 +268,29 @@ def _check_supply(
         raise SupplyError("BPP.EXHAUSTED", f"{len(ordered)} packages, none can be loaded", where=request.eid)
 
 
-def _nothing_ordered(connection: Connection, request: ClaimRequest) -> SupplyError:
+def _nothing_ordered(connection: Connection, request: ClaimRequest, packages: Sequence[_Package]) -> SupplyError:
     of_sku = exists().where(package.c.sku == request.sku)
     if not connection.execute(select(of_sku)).scalar():
         return SupplyError("SKU.UNKNOWN", "no package was delivered for it", where=request.sku)
     if not connection.execute(select(of_sku.where(package.c.region == request.region))).scalar():
         return SupplyError("REGION.UNKNOWN", f"no package of {request.sku} was delivered for it", where=request.region)
+    if packages:
+        found = ", ".join(sorted({f"{row.sku} in {row.region}" for row in packages}))[:_MAX_DETAIL]
+        detail = f"the job says {request.sku} in {request.region}, the chip's packages say {found}"
+        return SupplyError("BPP.OTHER_PRODUCT", detail, where=request.eid)
     return SupplyError("BPP.NOT_FOUND", f"none for {request.sku} in {request.region}", where=request.eid)
 
 
-def _claim_steps(granted: Sequence[_Package], request: ClaimRequest, at: str, lease_until: str) -> list[Step]:
+def _claim_steps(
+    granted: Sequence[_Package], request: ClaimRequest, at: str, lease_until: str, plan: Plan | None
+) -> list[Step]:
     steps = []
+    chosen = "" if plan is None else f"plan {plan.name}"
     for row in granted:
         revision = row.revision
         if row.state == S.CLAIMED:
             revision += 1
-            why = "the head started anew" if _lease_runs(row, at) else "lease ran out"
+            why = "the head started anew" if lease_runs(row, at) else "lease ran out"
             steps.append(
                 Step(row.package_id, revision, S.AVAILABLE, at, request.station_id, request.head_id, detail=why)
             )
@@ -285,6 +304,7 @@ def _claim_steps(granted: Sequence[_Package], request: ClaimRequest, at: str, le
                 request.head_id,
                 attempt_id=request.attempt_id,
                 lease_until=lease_until,
+                detail=chosen,
             )
         )
     return steps
@@ -323,6 +343,8 @@ def _claimed(row: _Package, state: PackageState) -> ClaimedPackage:
         state=state.value,
         bpp_sha256=row.bpp_sha256,
         bytes=row.bpp_bytes,
+        sku=row.sku,
+        region=row.region,
         prepare_download_b64=_base64(row.prepare_download),
     )
 

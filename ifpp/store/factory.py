@@ -13,7 +13,7 @@ from ifpp.errors import IfppError, LineTakenError, ServiceError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Claim, ClaimRequest, Job, UnitGate
 from ifpp.model.states import PackageState
-from ifpp.store import audit, books, claims, denylist, events, gate, reports, supply
+from ifpp.store import audit, books, claims, denylist, events, gate, plans, reports, selection, stock, supply
 from ifpp.store.audit import AuditLog, Chain
 from ifpp.store.database import Database
 from ifpp.store.denylist import USUAL, DeniedRow, Learning
@@ -165,6 +165,53 @@ class Factory:
         with self._database.read() as connection:
             return supply.shared(connection, number)
 
+    def suppliers(self) -> dict[tuple[str, str], list[str]]:
+        """Return the SM-DPfs that have delivered for each SKU and region."""
+        with self._database.read() as connection:
+            return stock.suppliers(connection)
+
+    def stock_levels(self, now: datetime) -> list[stock.StockLevel]:
+        """Return how far the stock goes by SKU and region; reads every available package."""
+        with self._database.read() as connection:
+            return stock.levels(connection, now)
+
+    def withdraw(self, name: str, by: str, reason: str, now: datetime) -> stock.Withdrawn:
+        """Give out no package of a delivery (file name or number) any more. Idempotent. Raises BATCH.UNKNOWN."""
+        with self._writing(now) as (connection, trail):
+            return stock.withdraw(connection, trail, name, by, reason)
+
+    # ---- plans ------------------------------------------------------------------------------------
+
+    def change_plan(
+        self,
+        product: tuple[str, str, str],
+        profiles: Sequence[plans.Planned],
+        times: tuple[datetime, datetime | None],
+        by: str,
+        reason: str,
+        now: datetime,
+    ) -> plans.Plan:
+        """Add a version to the plan of (SKU, region, customer or ""), from the first time to the second."""
+        with self._writing(now) as (connection, trail):
+            return plans.change(connection, trail, product, profiles, times, by, reason)
+
+    def plan_history(self) -> list[plans.Plan]:
+        """Return every version of every plan, each plan's newest first."""
+        with self._database.read() as connection:
+            return plans.history(connection)
+
+    def plan_for(self, sku: str, region: str, customer: str, now: datetime) -> plans.Plan | None:
+        """Return the plan in force, None where there is none."""
+        with self._database.read() as connection:
+            return plans.in_force(connection, sku, region, customer, utc_ms_text(now))
+
+    def try_plan(
+        self, eid: str, product: selection.Product, now: datetime
+    ) -> tuple[plans.Plan | None, selection.Selection]:
+        """Say what a claim of a new head would choose now, and why nothing else. Raises SupplyError EID.UNKNOWN."""
+        with self._database.read() as connection:
+            return claims.try_plan(connection, eid, product, utc_ms_text(now))
+
     # ---- packages ---------------------------------------------------------------------------------
 
     def claim(self, request: ClaimRequest, now: datetime) -> Claim:
@@ -172,7 +219,8 @@ class Factory:
 
         An answer with nothing to load and nothing unresolved says: all are installed, only the sealing is missing.
         Raises SupplyError EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.NOT_FOUND, BPP.EXHAUSTED, BPP.EXPIRED,
-        BPP.TAKEN, UNIT.ALREADY_LOADED; ServiceError STORE.REFUSED for an attempt id that has ended or differs.
+        BPP.WITHDRAWN, BPP.INCOMPLETE, BPP.OTHER_PRODUCT, BPP.TAKEN, UNIT.ALREADY_LOADED; ServiceError STORE.REFUSED
+        for an attempt id that has ended or differs.
         """
         return self._group.run(now, lambda connection, trail: claims.claim_packages(connection, trail, request, now))
 

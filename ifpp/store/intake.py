@@ -146,6 +146,8 @@ class Intake:
     def finish(self) -> None:
         """Take in what was added, see the module. Raises IntakeError INTAKE.REJECTED with every bad item (to 100)."""
         self._flush()
+        if self._jobs and self._screen is not None:
+            self._reject(("INTAKE.FORMAT", "job orders come in a file of their own"), self._name)
         self._raise_bad()
         if self._staged:
             self._writer.run(self._accept)

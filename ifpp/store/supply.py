@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import BindParameter, Connection, bindparam, exists, select
 
 from ifpp.errors import SupplyError
 from ifpp.model.states import PackageState
-from ifpp.store.schema import SHELVED, batch, chain, chip, info2, otk, package
+from ifpp.store.schema import SHELVED, WITHDRAWN, batch, chain, chip, info2, otk, package
 
 PAGE = 500
 
@@ -35,21 +35,27 @@ _packages = select(
     package.c.state,
     package.c.spent,
     package.c.expires_at,
+    package.c.smdp_oid,
+    WITHDRAWN.label("withdrawn"),
 ).where(package.c.eid.in_(_of_chips), SHELVED)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldPackage:
-    """A package of a chip that can still be, is or was loaded."""
+    """A package of a chip; one that can still be, is or was loaded where it is `held`. Equal by what it is for."""
 
     sku: str
     region: str
     profile_type: str
+    smdp_oid: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class LotChip:
-    """A chip that has not left: what it holds or may still load, its one-time keys without a package, lowest first."""
+    """A chip that has not left: what it holds or may still load, its one-time keys without a package, lowest first.
+
+    `spoiled`: packages that nobody can load any more: failed for good, expired, withdrawn.
+    """
 
     eid: str
     certificate: bytes
@@ -58,6 +64,7 @@ class LotChip:
     otk_list: bytes
     held: tuple[HeldPackage, ...]
     free_keys: tuple[tuple[str, bytes], ...]
+    spoiled: tuple[HeldPackage, ...] = ()
 
 
 def lot_number(connection: Connection, name: str) -> int:
@@ -82,11 +89,18 @@ def lot_chips(connection: Connection, number: int | None, at: str) -> Iterator[L
         for eid, otk_id, public in connection.execute(_free_keys, {"eids": eids}):
             keys[eid].append((otk_id, bytes(public)))
         held: dict[str, list[HeldPackage]] = defaultdict(list)
+        spoiled: dict[str, list[HeldPackage]] = defaultdict(list)
         for one in connection.execute(_packages, {"eids": eids}):
-            if _counts(PackageState(one.state), one.spent, one.expires_at, at):
-                held[one.eid].append(HeldPackage(one.sku, one.region, one.profile_type))
+            counts = _counts(PackageState(one.state), one.spent, one.expires_at, at, withdrawn=one.withdrawn)
+            kept = held if counts else spoiled
+            kept[one.eid].append(HeldPackage(one.sku, one.region, one.profile_type, one.smdp_oid))
         for row in rows:
-            yield LotChip(**row._mapping, held=tuple(held[row.eid]), free_keys=tuple(keys[row.eid]))
+            yield LotChip(
+                **row._mapping,
+                held=tuple(held[row.eid]),
+                free_keys=tuple(keys[row.eid]),
+                spoiled=tuple(spoiled[row.eid]),
+            )
         after = eids[-1]
 
 
@@ -103,8 +117,8 @@ def shared(connection: Connection, number: int | None) -> dict[str, tuple[list[b
     return found
 
 
-def _counts(state: PackageState, spent: bool, expires_at: str | None, at: str) -> bool:
+def _counts(state: PackageState, spent: bool, expires_at: str | None, at: str, *, withdrawn: bool) -> bool:
     """Whether nobody needs to ask for this package again."""
     if state is PackageState.AVAILABLE or (state is PackageState.FAILED and not spent):
-        return expires_at is None or expires_at > at
+        return not withdrawn and (expires_at is None or expires_at > at)
     return state not in (PackageState.FAILED, PackageState.DESTROYED)

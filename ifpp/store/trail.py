@@ -19,7 +19,7 @@ Kinds of entries, by their facts (ids are texts, what is empty is left out):
   key            a key signs from here on: key_id, public (base64)
   report         a Profile Loading Report was written: report, smdp, file, sha256, items
   denylist       a pair of firmware and profile_type changes its standing: by, reason
-  plan           the profiles of a product change: sku, region, customer, version, profiles, from_at, until_at, by, reason
+  plan           what a product gets changes: sku, region, customer, version, profiles, from_at, until_at, by, reason
   withdrawn      a delivery is not given out any more: batch, name, by, reason
   acknowledged   somebody says that the SM-DPf took a report: report, by
 """

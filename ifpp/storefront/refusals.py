@@ -15,7 +15,16 @@ from ifpp.store.records import Refusal
 _MAX_KINDS = 100
 _MAX_TEXT = 200
 _USUAL = frozenset(
-    {"BPP.NOT_FOUND", "BPP.EXHAUSTED", "BPP.EXPIRED", "BPP.TAKEN", "UNIT.ALREADY_LOADED", "UNIT.UNRESOLVED"}
+    {
+        "BPP.NOT_FOUND",
+        "BPP.EXHAUSTED",
+        "BPP.EXPIRED",
+        "BPP.WITHDRAWN",
+        "BPP.INCOMPLETE",
+        "BPP.TAKEN",
+        "UNIT.ALREADY_LOADED",
+        "UNIT.UNRESOLVED",
+    }
 )
 """Said in the course of business: the claim is in order, there is no package for it."""
 

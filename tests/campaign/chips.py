@@ -40,11 +40,13 @@ class PacedRobot(Robot):
     """Takes no more units from the pile than it may, so that units do not run out before the faults do."""
 
     allowed = 0
-    _taken = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._turns: dict[str, int] = {}
 
     async def _process(self, slot: Slot, unit: Unit) -> None:
-        self._taken += 1
-        turn = self._taken
+        turn = self._turns.setdefault(unit.eid, len(self._turns) + 1)  # a unit that was put back keeps its turn
         while turn > self.allowed:  # noqa: ASYNC110 - one look in 5 ms is cheaper than telling every slot
             await asyncio.sleep(_LOOK_S)
         await super()._process(slot, unit)

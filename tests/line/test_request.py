@@ -17,11 +17,12 @@ from ifpp.sim.documents import BoundPackage
 from ifpp.sim.profiles import ProfileStock
 from ifpp.sim.template import build_template
 from ifpp.store.factory import Factory
+from ifpp.store.plans import Planned
 from ifpp.trust.chain import TrustStore
 from tests.line.supply import now, write_chips, write_delivery
 from tests.sim.parties import TYPE, Parties, stock
 
-WISH = Wish("S", "R", (TYPE,))
+WISH = Wish("S", "R", (Planned(TYPE),))
 
 
 def bootstraps() -> ProfileStock:
@@ -29,6 +30,10 @@ def bootstraps() -> ProfileStock:
     templates = [build_template(4_000, seed=2)]
     names = {"provider": "P", "iccid_prefix": "8988247", "imsi_prefix": "00101"}
     return ProfileStock("bootstrap", templates, **names, first_serial=500)
+
+
+def wish(*profile_types: str, sku: str = "S") -> Wish:
+    return Wish(sku, "R", tuple(Planned(kind) for kind in profile_types))
 
 
 class Plant:
@@ -46,9 +51,9 @@ class Plant:
     def take(self, path: Path) -> None:
         import_file(path, self.factory, self.trust_store, now=now(), line="L1")
 
-    def ask(self, wish: Wish = WISH, **options: object) -> RequestReport:
+    def ask(self, wanted: Wish = WISH, **options: object) -> RequestReport:
         given: dict[str, object] = {"order_ref": "order-1", "now": now()} | options
-        return write_requests(self.factory, self.folder / "out", wish, **given)  # type: ignore[arg-type]
+        return write_requests(self.factory, self.folder / "out", wanted, **given)  # type: ignore[arg-type]
 
     def serve(self, report: RequestReport, expires_at: str = "") -> list[BoundPackage]:
         """Have the SM-DPf fulfil every request, and take the deliveries in."""
@@ -88,19 +93,19 @@ def test_a_request_that_is_repeated_asks_for_the_same_keys(plant: Plant) -> None
 
 
 def test_several_profiles_take_a_key_each(plant: Plant) -> None:
-    report = plant.ask(Wish("S", "R", (TYPE, "bootstrap")))
+    report = plant.ask(wish(TYPE, "bootstrap"))
     assert (report.packages, report.chips) == (8, 4)
     items = documents.read_request(report.files[0]).items
     assert len({(item.eid, item.otk_id) for item in items}) == 8
     plant.serve(report)
-    assert plant.ask(Wish("S", "R", ("bootstrap", TYPE))).covered == 4
-    lacking = plant.ask(Wish("S", "R", ("bootstrap", TYPE, "third")))
+    assert plant.ask(wish("bootstrap", TYPE)).covered == 4
+    lacking = plant.ask(wish("bootstrap", TYPE, "third"))
     assert (lacking.packages, lacking.short, lacking.files) == (0, 4, [])
 
 
 def test_only_what_lacks_is_asked_for(plant: Plant) -> None:
     plant.serve(plant.ask())
-    report = plant.ask(Wish("S", "R", (TYPE, "bootstrap")))
+    report = plant.ask(wish(TYPE, "bootstrap"))
     assert {item.profile_type for item in documents.read_request(report.files[0]).items} == {"bootstrap"}
     assert report.packages == 4
 
@@ -118,7 +123,7 @@ def test_a_quantity_counts_what_is_covered(plant: Plant) -> None:
 
 def test_chips_for_something_else_are_left_alone(plant: Plant) -> None:
     plant.serve(plant.ask(quantity=3))
-    report = plant.ask(Wish("OTHER", "R", (TYPE,)))
+    report = plant.ask(wish(TYPE, sku="OTHER"))
     assert (report.packages, report.elsewhere) == (1, 3)
 
 
@@ -150,3 +155,23 @@ def test_each_eum_gets_a_file_of_its_own(plant: Plant) -> None:
     assert sorted(len(documents.read_request(path).items) for path in report.files) == [1, 4]
     chains = {documents.read_request(path).eum_chain for path in report.files}
     assert chains == {plant.parties.eum.chain, other.eum.chain}
+
+
+def test_each_smdp_that_a_plan_names_gets_a_file_of_its_own(plant: Plant) -> None:
+    named = Wish("S", "R", (Planned(TYPE, plant.parties.smdpf.oid), Planned("bootstrap", "2.999.77")))
+    report = plant.ask(named)
+    kinds = {path.name.partition("-")[0]: documents.read_request(path).items for path in report.files}
+    assert {oid: {item.profile_type for item in items} for oid, items in kinds.items()} == {
+        plant.parties.smdpf.oid: {TYPE},
+        "2.999.77": {"bootstrap"},
+    }
+    report.files = [path for path in report.files if plant.parties.smdpf.oid in path.name]
+    plant.serve(report)
+    assert plant.ask(Wish("S", "R", named.profiles[:1])).covered == 4
+    assert plant.ask(Wish("S", "R", (Planned(TYPE, "2.999.77"),))).packages == 4
+
+
+def test_a_withdrawn_delivery_is_asked_for_again(plant: Plant) -> None:
+    plant.serve(plant.ask())
+    plant.factory.withdraw("2", "planner", "wrong tariff", now())
+    assert (plant.ask().packages, plant.ask().covered) == (4, 0)

@@ -15,6 +15,7 @@ from ifpp.errors import ServiceError
 from ifpp.line import supervisor as supervisor_module
 from ifpp.model.clock import SystemClock
 from ifpp.model.messages import Online
+from ifpp.store.records import ReceivedEvent
 from ifpp.trust.signer import SoftwareSigner, create_key
 from tests.bus.node import TOPICS, until
 from tests.line.world import (
@@ -346,6 +347,18 @@ async def test_the_books_become_gauges_and_the_line_document(tmp_path: Path, fac
         assert supervisor.metrics.value("ifpp_packages", **labels, state="FAILED") == 1
         assert supervisor.metrics.value("ifpp_packages", **labels, state="AVAILABLE") == 1
         assert supervisor.value("ifpp_line_units", verdict="passed") == 1
+
+
+async def test_coverage_and_low_stock_are_gauges(tmp_path: Path, factory: GatedFactory) -> None:
+    stock(factory, 3)
+    installed = profile_result(send_package(factory, 1, "attempt-1"), "INSTALLED", spent=True, pir=b"pir")
+    document = unit_result("st01", 1, eid_of(1), installed)
+    factory.take_events([ReceivedEvent.parse("st01", document)], datetime.now(UTC))
+    product = {"sku": "P-100", "region": "EU"}
+    async with line(tmp_path, factory) as (_, supervisor, _station):
+        await until(lambda: supervisor.metrics.value("ifpp_low_stock", **product) == 1)
+        assert supervisor.metrics.value("ifpp_coverage_chips", **product) == 2
+        assert supervisor.metrics.value("ifpp_coverage_hours", **product) == 2
 
 
 async def test_the_oldest_open_package_has_an_age(tmp_path: Path, factory: GatedFactory) -> None:

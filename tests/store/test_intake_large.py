@@ -18,7 +18,7 @@ from ifpp.store.factory import Factory
 from tests.clock import START
 from tests.store.importer import DIGEST
 from tests.store.raw import raw
-from tests.store.world import chip_item, import_chips, package_item, request, states, stock
+from tests.store.world import chip_item, import_chips, job, package_item, request, states, stock
 
 LARGE, CLAIMED = {"sqlite": 20_000, "postgresql": 5_000}, 50
 
@@ -213,6 +213,20 @@ def test_the_same_item_far_apart_in_one_file_is_found(factory: Factory) -> None:
     (bad,) = refused(factory, [(number, 0) for number in [*range(1, 301), 1]])
     assert (bad.code, bad.where) == ("INTAKE.DUPLICATE", "dry:1/0")
     assert "twice in this file" in bad.detail
+
+
+def test_job_orders_come_in_a_file_of_their_own(factory: Factory, url: str) -> None:
+    with pytest.raises(IntakeError, match="file of their own"):
+        take_mixed(factory)
+    assert factory.batches() == []
+    assert factory.jobs("L1") == []
+    assert left_over(url) == (0, 0, 0)
+
+
+def take_mixed(factory: Factory) -> None:
+    with factory.intake("mixed", "mixed", "digest", START) as intake:
+        intake.add_chip(chip_item(1))
+        intake.add_job("L1", job())
 
 
 def test_contents_of_packages_are_not_deleted_from_outside(factory: Factory, url: str) -> None:

@@ -14,6 +14,7 @@ from tests.clock import START
 from tests.store.world import (
     REGION,
     SKU,
+    SMDP,
     Node,
     chip_item,
     eid,
@@ -39,10 +40,10 @@ def test_chips_with_what_they_have_and_their_free_keys(factory: Factory) -> None
     import_packages(factory, [package_item(2, 1)])
     found = chips(factory)
     keys = {number: chip_item(number).keys for number in (1, 2, 3)}
-    held = HeldPackage(SKU, REGION, "operational-0")
+    held = HeldPackage(SKU, REGION, "operational-0", SMDP)
     assert found[eid(1)].held == (held,)
     assert found[eid(1)].free_keys == ((keys[1][1].otk_id.hex(), keys[1][1].public),)
-    assert set(found[eid(2)].held) == {held, HeldPackage(SKU, REGION, "operational-1")}
+    assert set(found[eid(2)].held) == {held, HeldPackage(SKU, REGION, "operational-1", SMDP)}
     assert found[eid(2)].free_keys == ()
     assert (found[eid(3)].certificate, found[eid(3)].otk_list) == (chip_item(3).certificate, chip_item(3).otk_list)
 

@@ -188,9 +188,10 @@ async def test_who_shows_nothing_or_something_foreign_does_not_get_in(
                 with pytest.raises(ServiceError, match=r"STORE\.UNREACHABLE"):
                     await client.release("a", "st01")
         assert (await ask(url, shown(pki), "GET", "/readyz"))[0] == 200
-    assert [(who, operation, code) for who, operation, code, _ in refused(factory)] == [
+    # one entry, or one for every 5 s on a slow machine
+    assert {(who, operation, code) for who, operation, code, _ in refused(factory)} == {
         ("unknown", "handshake", "STORE.FORBIDDEN")
-    ]
+    }
     assert metrics.value("ifpp_store_refusals_total", operation="handshake", code="STORE.FORBIDDEN") >= 3
 
 
@@ -275,4 +276,7 @@ async def test_a_thousand_refusals_are_one_entry(factory: Factory, pki: SitePki,
         for _ in range(50):
             async with session.post(url + "/v1/claims", ssl=shown(pki, "planner")) as response:
                 assert response.status == 403
-    assert refused(factory) == [("planner st01", "claim", "STORE.FORBIDDEN", 50)]
+    entries = refused(factory)  # one, or one for every 5 s on a slow machine
+    assert {entry[:3] for entry in entries} == {("planner st01", "claim", "STORE.FORBIDDEN")}
+    assert sum(times for *_, times in entries) == 50
+    assert len(entries) < 10

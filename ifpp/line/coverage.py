@@ -1,0 +1,169 @@
+"""Coverage: for how many units there are packages, which chips lack some, how long the stock lasts, what to order.
+
+The chips that are named and ordered for are those that `ifpp store request` asks for (`ifpp.line.request.Wish`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ifpp.errors import SupplyError
+from ifpp.line.request import Wish
+from ifpp.model.messages import Job
+from ifpp.store.factory import Factory
+from ifpp.store.plans import Planned
+from ifpp.store.stock import StockLevel
+from ifpp.store.supply import LotChip
+
+MAX_EIDS = 100
+Product = tuple[str, str]
+
+
+@dataclass(slots=True)
+class OrderLine:
+    """Packages of one profile type to order from one SM-DPf ("" = not known from plan or deliveries)."""
+
+    smdp_oid: str
+    profile_type: str
+    packages: int = 0
+    eids: list[str] = field(default_factory=list)  # the first hundred
+
+
+@dataclass(slots=True)
+class Coverage:
+    """One SKU and region, of a job order or of chips.
+
+    `profiles` are those each chip shall have: of the plan in force, else every type that was delivered to the chips.
+    `needed` units are still to be made, None when no job order says so; `covered` chips have all their packages,
+    `uncovered` ones are to have some and lack them, `short` of those lack the one-time keys for it too; `missing` units
+    have no chip for which could be ordered. `spare` covered chips are more than needed. `spoiled` packages can be
+    loaded no more.
+    """
+
+    job: str
+    sku: str
+    region: str
+    customer: str
+    plan: str
+    profiles: list[str]
+    needed: int | None
+    covered: int = 0
+    uncovered: int = 0
+    uncovered_eids: list[str] = field(default_factory=list)  # the first hundred
+    short: int = 0
+    missing: int = 0
+    spare: int = 0
+    spoiled: int = 0
+    units_an_hour: float = 0.0
+    hours_left: float | None = None
+    low: bool = False
+    orders: list[OrderLine] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class CoverageReport:
+    """`chips` that have not left; `blank` ones have no package for anything."""
+
+    chips: int
+    blank: int
+    products: list[Coverage]
+
+
+def cover(
+    factory: Factory, line: str, *, now: datetime, job: str = "", lot: str = "", low_stock_hours: float
+) -> CoverageReport:
+    """Cover a job order of the line, a lot of chips (file name or number), or everything there is.
+
+    Raises SupplyError JOB.UNKNOWN, LOT.UNKNOWN; ServiceError.
+    """
+    jobs = [one for one in factory.jobs(line) if job in ("", one.job_order_id)]
+    if job and not jobs:
+        raise SupplyError("JOB.UNKNOWN", f"line {line} has no such job order", where=job)
+    number = factory.lot_number(lot) if lot else None
+
+    def chips() -> Iterable[LotChip]:
+        return factory.lot_chips(number, now)
+
+    seen: dict[Product, set[str]] = {}
+    total = blank = 0
+    for chip in chips():
+        total += 1
+        blank += not chip.held and not chip.spoiled
+        for one in (*chip.held, *chip.spoiled):
+            seen.setdefault((one.sku, one.region), set()).add(one.profile_type)
+    suppliers = factory.suppliers()
+    done = {row.job_order_id: row.final_pass for row in factory.unit_counts()}
+    if job:
+        subjects: list[tuple[Product, Job | None]] = [((jobs[0].product.part_number, jobs[0].region), jobs[0])]
+    else:
+        subjects = [(product, None) for product in sorted(seen if lot else seen.keys() | suppliers.keys())]
+    levels = {(level.sku, level.region): level for level in factory.stock_levels(now)}
+    products = []
+    for product, order in subjects:
+        customer = "" if order is None else order.customer
+        plan = factory.plan_for(*product, customer, now)
+        planned = sorted(map(Planned, seen.get(product, ())), key=str) if plan is None else list(plan.profiles)
+        needed = None if order is None else max(0, order.quantity - done.get(order.job_order_id, 0))
+        about = Coverage(
+            job, *product, customer, "" if plan is None else plan.name, [str(one) for one in planned], needed
+        )
+        _count(about, chips, planned, suppliers.get(product, []))
+        _last(about, levels.get(product), low_stock_hours)
+        products.append(about)
+    return CoverageReport(total, blank, products)
+
+
+def _count(
+    about: Coverage, chips: Callable[[], Iterable[LotChip]], planned: Sequence[Planned], suppliers: list[str]
+) -> None:
+    wish = Wish(about.sku, about.region, tuple(planned))
+    product = (about.sku, about.region)
+    for chip in chips():
+        about.spoiled += sum((one.sku, one.region) == product for one in chip.spoiled)
+        about.covered += bool(planned) and not wish.elsewhere(chip) and not wish.lacking(chip)
+    left = None if about.needed is None else max(0, about.needed - about.covered)
+    about.spare = 0 if about.needed is None else max(0, about.covered - about.needed)
+    only = suppliers[0] if len(suppliers) == 1 else ""
+    lines = {one: OrderLine(one.smdp_oid or only, one.profile_type) for one in planned}
+    ordered = 0
+    for chip in chips():
+        lacking, meant = wish.lacking(chip), _meant_for(chip, product)
+        if not lacking or wish.elsewhere(chip):
+            continue
+        can_order = len(chip.free_keys) >= len(lacking)
+        order = can_order and (meant if left is None else ordered < left)
+        if meant or order:
+            about.uncovered += 1
+            about.short += not can_order
+            _name(about.uncovered_eids, chip)
+        if order:
+            ordered += 1
+            for wanted in lacking:
+                lines[wanted].packages += 1
+                _name(lines[wanted].eids, chip)
+    about.missing = 0 if left is None else left - ordered
+    about.orders = sorted(
+        (row for row in lines.values() if row.packages), key=lambda row: (row.smdp_oid, row.profile_type)
+    )
+
+
+def _meant_for(chip: LotChip, product: Product) -> bool:
+    return any((one.sku, one.region) == product for one in (*chip.held, *chip.spoiled))
+
+
+def _name(eids: list[str], chip: LotChip) -> None:
+    if len(eids) < MAX_EIDS:
+        eids.append(chip.eid)
+
+
+def _last(about: Coverage, level: StockLevel | None, low_stock_hours: float) -> None:
+    """How long the covered chips last at the factory's present rate of this product."""
+    if level is None:
+        return
+    about.units_an_hour = level.units_an_hour
+    if level.units_an_hour:
+        about.hours_left = about.covered / level.units_an_hour
+        enough = about.needed is not None and about.covered >= about.needed
+        about.low = about.hours_left < low_stock_hours and not enough
