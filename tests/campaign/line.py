@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -64,7 +64,7 @@ class Line(FactoryFloor):
         self._handles: dict[str, Handle] = {}
         self._up: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._down_s: dict[str, float] = {}
-        self._killed: set[int] = set()
+        self._killed: Counter[int] = Counter()
         self._mounts: list[Path] = []
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -167,7 +167,7 @@ class Line(FactoryFloor):
     def expect(self, name: str, down_s: float) -> None:
         """The process that runs now will end, and that is wanted."""
         process = self._process(name)
-        self._killed.add(process.pid)
+        self._killed[process.pid] += 1  # two faults may want the same end
         self._down_s[name] = down_s
         self._up[name].clear()
 
@@ -175,8 +175,9 @@ class Line(FactoryFloor):
         """It will not end after all."""
         process = self._process(name)
         if process.returncode is None:
-            self._killed.discard(process.pid)
-            self._up[name].set()
+            self._killed[process.pid] -= 1
+            if self._killed[process.pid] <= 0:
+                self._up[name].set()
 
     def stop(self, name: str) -> None:
         """SIGSTOP."""
@@ -213,7 +214,7 @@ class Line(FactoryFloor):
             process = self._process(name)
             await process.wait()
             self._up[name].clear()
-            if process.pid in self._killed:
+            if self._killed[process.pid] > 0:
                 pause_s = self._down_s.pop(name, 0.0)
             else:
                 pause_s = _PAUSE_S
@@ -235,9 +236,9 @@ class Line(FactoryFloor):
             if child.process.returncode is None:
                 self.stuck.append(fault.detail)
                 await self.kill(name, _PAUSE_S)
-            elif child.process.pid not in self._killed and child.process.returncode > 0:
+            elif self._killed[child.process.pid] <= 0 and child.process.returncode > 0:
                 self.refused.append(fault.detail)
-            self._killed.add(child.process.pid)
+            self._killed[child.process.pid] += 1
             self._down_s.setdefault(name, _PAUSE_S)
             return False
         return child.process.returncode is None
