@@ -214,7 +214,8 @@ class Line(FactoryFloor):
             process = self._process(name)
             await process.wait()
             self._up[name].clear()
-            if self._killed[process.pid] > 0:
+            # A fault may be meant for the process before this one; nothing else here ends a process with SIGKILL.
+            if self._killed[process.pid] > 0 or process.returncode == -signal.SIGKILL:
                 pause_s = self._down_s.pop(name, 0.0)
             else:
                 pause_s = _PAUSE_S
