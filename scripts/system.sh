@@ -19,6 +19,9 @@ want /usr/include/PCSC/winscard.h libpcsclite-dev
 want "$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
 if [ "${1-}" != readers ]; then
     want mosquitto mosquitto
+    want softhsm2-util softhsm2
+    want /usr/bin/p11-kit p11-kit
+    want '/usr/lib/*/pkcs11/p11-kit-client.so' p11-kit-modules
     want '/usr/lib/postgresql/*/bin/initdb' postgresql
 fi
 [ -n "$missing" ] || exit 0
