@@ -20,6 +20,8 @@ want "$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_path("inc
 if [ "${1-}" != readers ]; then
     want mosquitto mosquitto
     want softhsm2-util softhsm2
+    want stunnel4 stunnel4
+    want '/usr/lib/*/engines-3/pkcs11.so' libengine-pkcs11-openssl
     want /usr/bin/p11-kit p11-kit
     want '/usr/lib/*/pkcs11/p11-kit-client.so' p11-kit-modules
     want '/usr/lib/postgresql/*/bin/initdb' postgresql

@@ -1,10 +1,26 @@
-"""Options of the opt-in tests on real hardware (tests/hardware), and the end of what a test run shares."""
+"""What every test shares: the contract on the bus, the options of tests/hardware, the end of shared processes."""
 
 from __future__ import annotations
 
 import pytest
 
+from ifpp.bus.client import Connection
+from tests import contract
 from tests.real import pcscd
+
+
+@pytest.fixture(autouse=True)
+def _the_contract_holds(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Whatever a test publishes keeps the contract, unless it is marked `breaks_the_contract`."""
+    if request.node.get_closest_marker("breaks_the_contract"):
+        return
+    publish = Connection.publish
+
+    async def checked(self: Connection, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        contract.check(topic, payload)
+        await publish(self, topic, payload, qos=qos, retain=retain)
+
+    monkeypatch.setattr(Connection, "publish", checked)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

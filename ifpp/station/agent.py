@@ -10,6 +10,7 @@ from ssl import SSLContext
 import msgspec
 
 from ifpp import __version__
+from ifpp.bus import contract
 from ifpp.bus.client import BrokerAddress, BusClient, Inbound
 from ifpp.bus.topics import LINE_NODE, Topics
 from ifpp.errors import CustodyError, ServiceError
@@ -196,6 +197,7 @@ class Agent:
                 for head_id, head in self._station.heads.items()
             },
             operations=["PROFILE_LOAD"],
+            contract=contract.told(),
             outbox=await self._range(),
         )
 

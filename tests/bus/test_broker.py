@@ -102,6 +102,7 @@ async def test_cancelling_the_start_leaves_no_process(tmp_path: Path) -> None:
     assert processes_with(str(port)) == []
 
 
+@pytest.mark.breaks_the_contract
 async def test_mosquitto_with_persistence_keeps_what_is_retained(tmp_path: Path) -> None:
     port = free_port()
     for _ in range(2):

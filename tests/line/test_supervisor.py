@@ -125,6 +125,7 @@ async def test_a_new_supervisor_has_a_new_epoch_and_takes_what_is_sent_again(
     assert factory.taken("st01") == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.breaks_the_contract
 async def test_poison_is_parked_and_the_line_goes_on(tmp_path: Path, factory: GatedFactory) -> None:
     async with line(tmp_path, factory) as (_, supervisor, station):
         station.record(1)
@@ -231,6 +232,7 @@ async def test_the_line_knows_which_stations_are_there(kind: BrokerKind, tmp_pat
             await until(lambda: watcher.line[-1].stations == {"st00": True})
 
 
+@pytest.mark.breaks_the_contract
 async def test_the_will_of_a_replaced_connection_does_not_count(tmp_path: Path, factory: GatedFactory) -> None:
     async with line(tmp_path, factory) as (_, supervisor, station):
 

@@ -135,6 +135,7 @@ async def test_a_station_whose_journal_cannot_be_written_stays_says_so_and_resum
             await line.acknowledge(2)
 
 
+@pytest.mark.breaks_the_contract
 async def test_a_command_the_broker_has_kept_is_not_obeyed_and_nonsense_harms_nobody(
     line: Line, world: WorldSummary
 ) -> None:
