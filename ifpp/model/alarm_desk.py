@@ -1,4 +1,4 @@
-"""Alarms from condition to forgotten: the life cycle of ISA-18.2 (IEC 62682), for one line.
+"""Alarms from condition to forgotten: the life cycle of ISA-18.2 (IEC 62682), for one station or one line.
 
 Pure: conditions, people's acts and the clock come in, changes of state come out. An alarm is one (code, source); a
 source is a place: "_line", "_mes", "st01" or "st01/h03". Times that must outlive the process are UTC, delays monotonic:
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from ifpp.line.alarm_list import ALARM_KINDS, UNKNOWN_KIND, AlarmKind
+from ifpp.model.alarm_list import ALARM_KINDS, UNKNOWN_KIND, AlarmKind
 from ifpp.model.alarms import ActiveAlarm, AlarmCommand
 from ifpp.model.clock import Clock, parse_utc, utc_ms_text, uuid7
 
@@ -83,7 +83,7 @@ class Verdict:
 
 
 class AlarmDesk:
-    """The alarms of one line. `changes()` after any call returns what must be told."""
+    """The alarms of one place. `changes()` after any call returns what must be told."""
 
     def __init__(self, clock: Clock, kept: Iterable[tuple[str, ActiveAlarm]] = ()) -> None:
         """`kept`: what the desk before this one published, so that nothing acknowledged rings again."""

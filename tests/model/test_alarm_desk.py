@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifpp.line.alarm_desk import (
+from ifpp.model.alarm_desk import (
     ACKED,
     NORMAL,
     OUT_OF_SERVICE,
@@ -16,7 +16,7 @@ from ifpp.line.alarm_desk import (
     AlarmDesk,
     Verdict,
 )
-from ifpp.line.alarm_list import ALARM_KINDS
+from ifpp.model.alarm_list import ALARM_KINDS
 from ifpp.model.alarms import AlarmCommand
 from tests.clock import FakeClock
 
