@@ -7,7 +7,7 @@ BENCH ?= all
 CAMPAIGN ?= --kills 60 --seed 1
 FUZZ_RUNS ?= 200000
 
-.PHONY: demo test system lint types floors unit fuzz bench study campaign readers lock clean
+.PHONY: demo test system lint types floors unit fuzz bench study soak campaign readers lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
@@ -38,6 +38,10 @@ bench: $(VENV)/.dev readers
 # How soon a worn socket among 16 is found, and how often a good one is blamed.
 study: $(VENV)/.dev
 	@$(BIN)/python -m tests.study.worn_socket
+
+# 16 threads use one SoftHSM token for a minute.
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.study.key_soak
 
 # Kills, pulls, freezes and fills what it can while the line works, then asks every chip what it holds.
 campaign: $(VENV)/.dev

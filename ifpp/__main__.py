@@ -29,7 +29,13 @@ bundle_app = _group("Courier bundles: files for parties that no network reaches.
 unit_app = _group("One unit: where it stands, whether it may leave.")
 plan_app = _group("Profile plans: what the units of a SKU and region get, in which order.")
 denylist_app = _group("Which profile type is not loaded into chips of which firmware.")
-audit_app = _group("The audit log: sign, export, verify.")
+people_app = _group("Who may act at a station, and as what.")
+audit_app = _group("The audit log: export, verify.")
+quota_app = _group("Signed production orders: how many units of a SKU may be sealed.")
+pki_app = _group("Certificates of the site: issue, revoke, list.")
+keys_app = _group("The factory's own keys: make, list, rotate, audit, destroy.")
+gate_app = _group("First articles: what a job order shows, and its release by a person.")
+contract_app = _group("The line contract over MQTT: what is said on which topic.")
 sim_app = _group("The simulated world: chips, their maker, an SM-DPf, a robot.")
 app.add_typer(store_app, name="store")
 app.add_typer(station_app, name="station")
@@ -40,13 +46,20 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(unit_app, name="unit")
 app.add_typer(plan_app, name="plan")
 app.add_typer(denylist_app, name="denylist")
+app.add_typer(people_app, name="people")
 app.add_typer(audit_app, name="audit")
+app.add_typer(keys_app, name="keys")
+app.add_typer(quota_app, name="quota")
+app.add_typer(pki_app, name="pki")
+app.add_typer(gate_app, name="gate")
+app.add_typer(contract_app, name="contract")
 app.add_typer(sim_app, name="sim")
 
 Config = Annotated[Path, typer.Option("--config", help="The site file.")]
 By = Annotated[str, typer.Option(help="Who does it: your name goes on record.")]
 Reason = Annotated[str, typer.Option(help="Why, for those who read it later.")]
 Broker = Literal["auto", "mosquitto", "amqtt"]
+KeysOfDemo = Literal["none", "software", "pkcs11"]
 PortKind = Literal["tcp", "pcsc", "modem", "mixed"]
 _SITE = Path("config/site.toml")
 
@@ -59,11 +72,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback has seen it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    pin_fd: Annotated[int | None, typer.Option(min=0, help="Read the keys' PIN from this open descriptor.")] = None,
 ) -> None:
     """Load operator profiles into eUICCs on the production line."""
+    if pin_fd is not None:
+        from ifpp.roles.pin import take_pin
+
+        take_pin(pin_fd)
 
 
 @app.command()
@@ -80,18 +98,72 @@ def demo(
     broker: Annotated[Broker, typer.Option(help="Which broker; auto takes Mosquitto if it is there.")] = "auto",
     json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep all files of the run in this new folder.")] = None,
+    keys: Annotated[KeysOfDemo, typer.Option(help="What signs: an encrypted file, SoftHSM, nothing.")] = "software",
+    encrypt_deliveries: Annotated[
+        bool, typer.Option("--encrypt-deliveries", help="The SM-DPf encrypts them for the transport key.")
+    ] = False,
+    dm_auth: Annotated[
+        bool, typer.Option("--dm-auth", help="Every key deletion and lock carries a MAC of the chip key.")
+    ] = False,
 ) -> None:
     """Run a whole line on this machine: packages bound, chips loaded, results verified and counted."""
     from ifpp.bus.broker import BrokerKind
     from ifpp.roles.demo import DemoOptions
     from ifpp.roles.demo import demo as run
+    from ifpp.roles.demo_keys import KeysKind
     from ifpp.sim.doors import Ports
 
     kind = None if broker == "auto" else BrokerKind(broker)
     options = DemoOptions(
-        units, stations, heads, seed, apdu_ms, faults, Ports(ports), modem, template, kind, json, keep
+        units,
+        stations,
+        heads,
+        seed,
+        apdu_ms,
+        faults,
+        Ports(ports),
+        modem,
+        template,
+        kind,
+        json,
+        keep,
+        KeysKind(keys),
+        encrypt_deliveries,
+        dm_auth,
     )
     raise typer.Exit(run(options))
+
+
+@app.command()
+def kpi(
+    shift: Annotated[str, typer.Option(help="Name of a shift (its last one), DATE/SHIFT, or current.")] = "current",
+    job: Annotated[str, typer.Option(help="A job order instead of a shift.")] = "",
+    config: Config = _SITE,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every head.")] = False,
+) -> None:
+    """Count the line's figures from its events: yields, units an hour, OEE and its parts, what costs most."""
+    from ifpp.roles.kpi import show_kpi
+
+    show_kpi(config, shift=shift, job=job, as_json=as_json)
+
+
+@app.command()
+def quality(
+    hours: Annotated[float, typer.Option(min=0.1, max=8760, help="How far back.")] = 24.0,
+    limit: Annotated[float, typer.Option(min=0, help="Seconds per kB a load may take; 0: none.")] = 0.0,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Freeze the limits of the charts from this time.")] = False,
+    by: Annotated[str, typer.Option(help="Who freezes them.")] = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    config: Config = _SITE,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Judge load times by profile type, chip firmware and reader: charts, capability, heads that differ."""
+    from ifpp.roles import quality as role
+
+    if freeze:
+        role.freeze(config, hours=hours, by=by, reason=reason)
+    else:
+        role.show_quality(config, hours=hours, limit=limit, as_json=as_json)
 
 
 @store_app.command("serve")
@@ -111,11 +183,17 @@ def store_migrate(config: Config = _SITE) -> None:
 
 
 @store_app.command("backup")
-def store_backup(file: Annotated[Path, typer.Argument(help="New file.")], config: Config = _SITE) -> None:
+def store_backup(
+    file: Annotated[Path, typer.Argument(help="New file.")],
+    config: Config = _SITE,
+    seal: Annotated[
+        bool | None, typer.Option("--seal/--no-seal", help="Encrypt for the backup key; by default when there is one.")
+    ] = None,
+) -> None:
     """Write the whole database to one file, checked, while stations work."""
     from ifpp.roles.keeping import backup
 
-    backup(config, file)
+    backup(config, file, seal=seal)
 
 
 @store_app.command("restore")
@@ -136,21 +214,9 @@ def store_openapi() -> None:
     openapi()
 
 
-@store_app.command("pki")
-def store_pki(
-    folder: Annotated[Path, typer.Argument(help="Folder of the CA; it is made when there is none.")],
-    names: Annotated[list[str] | None, typer.Argument(help="store:<host> or <role>:<name>.")] = None,
-    revoke: Annotated[bool, typer.Option("--revoke", help="Revoke their certificates instead.")] = False,
-) -> None:
-    """Issue TLS certificates for a trial, to the store and its callers, and renew the revocation list."""
-    from ifpp.roles.keeping import pki
-
-    pki(folder, names or [], revoke=revoke)
-
-
 @store_app.command("import")
 def store_import(
-    files: Annotated[list[Path], typer.Argument(help="eUICC data, deliveries and job orders, in this order.")],
+    files: Annotated[list[Path], typer.Argument(help="eUICC data, deliveries, travellers, job orders, in this order.")],
     config: Config = _SITE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify everything, change nothing.")] = False,
 ) -> None:
@@ -189,6 +255,32 @@ def store_coverage(
     show_coverage(config, job=job, lot=lot, as_json=json)
 
 
+@store_app.command("reserve")
+def store_reserve(
+    job: Annotated[str, typer.Argument(help="The job order.")],
+    by: By,
+    reason: Reason,
+    config: Config = _SITE,
+    units: Annotated[int, typer.Option(min=0, help="So many chips in all that have their packages, by EID.")] = 0,
+    eids: Annotated[Path | None, typer.Option(help="Instead: a file of EIDs, one a line.")] = None,
+    lot: Annotated[str, typer.Option(help="With --units, only chips of these eUICC data: file name or number.")] = "",
+) -> None:
+    """Keep chips for a job order until it ends: no other job order gets their packages."""
+    from ifpp.roles.stock import reserve
+
+    reserve(config, job, units=units, eids=eids, lot=lot, by=by, reason=reason)
+
+
+@store_app.command("unreserve")
+def store_unreserve(
+    job: Annotated[str, typer.Argument(help="The job order.")], by: By, reason: Reason, config: Config = _SITE
+) -> None:
+    """Keep no chip for a job order any more."""
+    from ifpp.roles.stock import unreserve
+
+    unreserve(config, job, by, reason)
+
+
 @store_app.command("withdraw")
 def store_withdraw(
     batch: Annotated[str, typer.Argument(help="The delivery: file name or number.")],
@@ -218,6 +310,48 @@ def station_resend(file: Annotated[Path, typer.Argument(help="The station file, 
     from ifpp.roles.station import resend
 
     resend(file)
+
+
+@station_app.command("prefetch")
+def station_prefetch(
+    file: Annotated[Path, typer.Argument(help="The station file; the station itself must stand still.")],
+    sku: Annotated[str, typer.Option(help="The product, as in the job order.")],
+    region: Annotated[str, typer.Option(help="Its region.")],
+    customer: Annotated[str, typer.Option(help="Its customer, where the job order names one.")] = "",
+    job: Annotated[str, typer.Option(help="Only for this job order.")] = "",
+    eids: Annotated[Path | None, typer.Option(help="The chips that will come, one EID a line.")] = None,
+    units: Annotated[int | None, typer.Option(min=1, help="At most so many chips.")] = None,
+    config: Config = _SITE,
+) -> None:
+    """Fetch, verify and keep packages, for a shift without the store; 1 when there were not enough."""
+    from ifpp.roles.prefetch import prefetch
+    from ifpp.station.cache import Wanted
+
+    raise typer.Exit(prefetch(config, file, Wanted(sku, region, customer, job), eids, units))
+
+
+@station_app.command("give-back")
+def station_give_back(
+    file: Annotated[Path, typer.Argument(help="The station file; the station itself must stand still.")],
+    config: Config = _SITE,
+) -> None:
+    """Give packages back that were fetched ahead and never used."""
+    from ifpp.roles.prefetch import give_back
+
+    raise typer.Exit(give_back(config, file))
+
+
+@station_app.command("prove")
+def station_prove(
+    file: Annotated[Path, typer.Argument(help="The station file; with --verify the document.")],
+    out: Annotated[Path, typer.Option(help="New file for the document.")] = Path("station-proof.json"),
+    verify: Annotated[bool, typer.Option("--verify", help="Check a document instead.")] = False,
+    key: Annotated[Path | None, typer.Option(help="With --verify: the station's public key.")] = None,
+) -> None:
+    """Write, signed, what a station holds, and look for secrets that must not be there; 1 when there are some."""
+    from ifpp.roles import prove
+
+    raise typer.Exit(prove.verify(file, key) if verify else prove.prove(file, out))
 
 
 @heads_app.command("list")
@@ -255,9 +389,42 @@ def supervisor_run(config: Config = _SITE) -> None:
 @report_app.command("plr")
 def report_plr(out: Annotated[Path, typer.Argument(help="Folder for the reports.")], config: Config = _SITE) -> None:
     """Write the Profile Loading Report of each SM-DPf."""
-    from ifpp.roles.store import write_reports
+    from ifpp.roles.reports import write
 
-    write_reports(config, out)
+    write(config, out)
+
+
+@report_app.command("deliver")
+def report_deliver(
+    folder: Annotated[Path, typer.Argument(help="Folder of the reports.")], config: Config = _SITE
+) -> None:
+    """Send reports that are not answered yet to the SM-DPfs of [reports.smdp], and take their acknowledgements."""
+    from ifpp.roles.reports import deliver
+
+    raise typer.Exit(deliver(config, folder))
+
+
+@report_app.command("status")
+def report_status(
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show how far every report has come and what was refused; 1 when one is overdue or an item refused."""
+    from ifpp.roles.reports import status
+
+    raise typer.Exit(status(config, as_json=json))
+
+
+@report_app.command("acknowledge")
+def report_acknowledge(
+    file: Annotated[Path, typer.Argument(help="What the SM-DPf sent, *.plr-ack.jsonl.")],
+    signature: Annotated[Path | None, typer.Option(help="Its signature, base64.")] = None,
+    config: Config = _SITE,
+) -> None:
+    """Take an acknowledgement that came as a file; 1 when it refuses an item."""
+    from ifpp.roles.reports import take
+
+    raise typer.Exit(take(config, file, signature))
 
 
 @report_app.command("acknowledged")
@@ -267,7 +434,7 @@ def report_acknowledged(
     config: Config = _SITE,
 ) -> None:
     """Note that an SM-DPf has taken a report; the first note counts."""
-    from ifpp.roles.store import acknowledge
+    from ifpp.roles.reports import acknowledge
 
     acknowledge(config, report_id, by)
 
@@ -448,16 +615,6 @@ def denylist_remove(
     allow(config, firmware, profile_type, by, reason)
 
 
-@audit_app.command("key")
-def audit_key(
-    file: Annotated[Path, typer.Argument(help="New file for the private key; FILE.pub gets the public.")],
-) -> None:
-    """Make a key that signs the audit log (settings: supervisor.signing_key)."""
-    from ifpp.roles.audit import make_key
-
-    make_key(file)
-
-
 @audit_app.command("export")
 def audit_export(out: Annotated[Path, typer.Argument(help="New file.")], config: Config = _SITE) -> None:
     """Write the audit log to a file that can be checked without the factory."""
@@ -478,6 +635,196 @@ def audit_verify(
     from ifpp.roles.audit import verify
 
     raise typer.Exit(verify(file, key or [], since))
+
+
+KeysOf = Annotated[Path | None, typer.Option("--station", help="The keys of this station file, not the site's.")]
+Confirm = Annotated[list[Path] | None, typer.Option(help="What a person confirmed; of two different people.")]
+KeyFile = Annotated[Path, typer.Option("--key", help="This person's private key file.")]
+
+
+@keys_app.command("init")
+def keys_init(by: By, reason: Reason, config: Config = _SITE, station: KeysOf = None) -> None:
+    """Make the keys that are missing, and the record of it."""
+    from ifpp.roles.keys import Place, init
+
+    init(Place.load(config, station), by, reason)
+
+
+@keys_app.command("list")
+def keys_list(config: Config = _SITE, station: KeysOf = None) -> None:
+    """List the keys: name, kind, id, when they were made, what they may do."""
+    from ifpp.roles.keys import Place, list_keys
+
+    list_keys(Place.load(config, station))
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    purpose: Annotated[str, typer.Argument(help="audit, report, station, chip, transport or backup.")],
+    by: By,
+    reason: Reason,
+    confirm: Confirm = None,
+    config: Config = _SITE,
+    station: KeysOf = None,
+) -> None:
+    """Make the next version of a key; old signatures stay verifiable."""
+    from ifpp.roles.keys import Place, rotate
+
+    rotate(Place.load(config, station), purpose, by, reason, confirm or [])
+
+
+@keys_app.command("destroy")
+def keys_destroy(
+    name: Annotated[str, typer.Argument(help="An older version, such as audit.1.")],
+    by: By,
+    reason: Reason,
+    confirm: Confirm = None,
+    config: Config = _SITE,
+    station: KeysOf = None,
+) -> None:
+    """Destroy an older version of a key for good."""
+    from ifpp.roles.keys import Place, destroy
+
+    destroy(Place.load(config, station), name, by, reason, confirm or [])
+
+
+@keys_app.command("confirm")
+def keys_confirm(
+    action: Annotated[Literal["rotate", "destroy"], typer.Argument(help="What is about to be done.")],
+    name: Annotated[str, typer.Argument(help="With which key, as `rotate` and `destroy` name it.")],
+    out: Annotated[Path, typer.Argument(help="New file for the confirmation.")],
+    by: By,
+    key: KeyFile,
+    config: Config = _SITE,
+    station: KeysOf = None,
+) -> None:
+    """Confirm a rotation or destruction as one of two people; needs no PIN."""
+    from ifpp.roles.keys import Place, confirm_act
+
+    confirm_act(Place.load(config, station), action, name, by, key, out)
+
+
+@keys_app.command("audit")
+def keys_audit(config: Config = _SITE, station: KeysOf = None) -> None:
+    """Compare the keys with the plan (deploy/KEYS.md) and the ceremony records; exits with 1 on a difference."""
+    from ifpp.roles.keys import Place, audit
+
+    raise typer.Exit(audit(Place.load(config, station)))
+
+
+@keys_app.command("public")
+def keys_public(
+    name: Annotated[str, typer.Argument(help="Such as audit.1.")],
+    out: Annotated[Path, typer.Argument(help="New file, PEM.")],
+    config: Config = _SITE,
+    station: KeysOf = None,
+) -> None:
+    """Write a public key, for those who check what was signed."""
+    from ifpp.roles.keys import Place, export_public
+
+    export_public(Place.load(config, station), name, out)
+
+
+@keys_app.command("personal")
+def keys_personal(
+    file: Annotated[Path, typer.Argument(help="New file for the private key; FILE.pub gets the public.")],
+) -> None:
+    """Make a key of a person who confirms, or of a courier, in a file of its own."""
+    from ifpp.roles.keys import personal
+
+    personal(file)
+
+
+@quota_app.command("sign")
+def quota_sign(
+    file: Annotated[Path, typer.Argument(help="New file, NAME.production-order.json.")],
+    order: Annotated[str, typer.Option(help="Its id.")],
+    sku: Annotated[str, typer.Option(help="The product.")],
+    quantity: Annotated[int, typer.Option(min=1, help="So many units may be sealed under it.")],
+    until: Annotated[str, typer.Option(help="When it ends, as 2026-12-31T00:00:00Z.")],
+    site: Annotated[str, typer.Option(help="ENTERPRISE/SITE, as in the site file.")],
+    key: Annotated[Path, typer.Option(help="Private key of the planner, from `ifpp keys personal`.")],
+    start: Annotated[str, typer.Option("--from", help="When it begins; now.")] = "",
+    version: Annotated[int, typer.Option(min=1, help="A higher one takes the place of a lower.")] = 1,
+) -> None:
+    """Sign a production order, at the planner's."""
+    from ifpp.roles.quota import sign
+
+    sign(file, order, version, site, sku, quantity, (start, until), key)
+
+
+@quota_app.command("add")
+def quota_add(
+    files: Annotated[list[Path], typer.Argument(help="Signed orders, *.production-order.json.")],
+    config: Config = _SITE,
+) -> None:
+    """Verify signed production orders and take them in."""
+    from ifpp.roles.quota import add
+
+    add(config, files)
+
+
+@quota_app.command("show")
+def quota_show(
+    config: Config = _SITE,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show every production order and how far it is used."""
+    from ifpp.roles.quota import show
+
+    show(config, as_json=json)
+
+
+@pki_app.command("issue")
+def pki_issue(
+    folder: Annotated[Path, typer.Argument(help="Folder of the CA; it is made when there is none.")],
+    names: Annotated[list[str], typer.Argument(help="store:HOST, broker:HOST or ROLE:NAME.")],
+    csr: Annotated[
+        Path | None, typer.Option(help="For one name: sign this request; its key stays where it is.")
+    ] = None,
+) -> None:
+    """Issue certificates for the line's TLS; one that is there is renewed, with a new key."""
+    from ifpp.roles.pki import issue
+
+    issue(folder, names, csr)
+
+
+@pki_app.command("revoke")
+def pki_revoke(
+    folder: Annotated[Path, typer.Argument(help="Folder of the CA.")],
+    names: Annotated[list[str] | None, typer.Argument(help="store:HOST, broker:HOST or ROLE:NAME.")] = None,
+) -> None:
+    """Revoke certificates; without a name only renew the revocation list, as is due every 90 days."""
+    from ifpp.roles.pki import revoke
+
+    revoke(folder, names or [])
+
+
+@pki_app.command("rotate")
+def pki_rotate(folder: Annotated[Path, typer.Argument(help="Folder of the CA.")]) -> None:
+    """Make the next CA; the old one stays trusted in ca.pem until `ifpp pki retire`."""
+    from ifpp.roles.pki import rotate
+
+    rotate(folder)
+
+
+@pki_app.command("retire")
+def pki_retire(folder: Annotated[Path, typer.Argument(help="Folder of the CA.")]) -> None:
+    """Trust the newest CA only, once every certificate is from it."""
+    from ifpp.roles.pki import retire
+
+    retire(folder)
+
+
+@pki_app.command("list")
+def pki_list(
+    folder: Annotated[Path, typer.Argument(help="Any folder of certificates, *.pem.")],
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show certificates and when they end; 1 when one has less than 14 days."""
+    from ifpp.roles.pki import show
+
+    raise typer.Exit(show(folder, as_json=json))
 
 
 Station = Annotated[str, typer.Argument(help="Id of the station.")]
@@ -513,6 +860,98 @@ def heads_socket(station: Station, head: HeadName, by: By, config: Config = _SIT
     raise typer.Exit(new_socket(config, Act(station, head, by, wait_s=wait)))
 
 
+@app.command("metrics")
+def metrics(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show every Prometheus series: what it means, its labels and unit, and which process has it."""
+    from ifpp.roles.series import show
+
+    show(as_json=as_json)
+
+
+_PEOPLE = typer.Option(help="The file of people.")
+PeopleFile = Annotated[Path, _PEOPLE]
+_PEOPLE_FILE = Path("config/people.toml")
+
+
+@people_app.command("add")
+def people_add(
+    name: Annotated[str, typer.Argument(help="1 to 32 of A-Z a-z 0-9 _ -")],
+    role: Annotated[Literal["operator", "technician", "quality"], typer.Option(help="What the person may do.")],
+    file: PeopleFile = _PEOPLE_FILE,
+) -> None:
+    """Enter a person, or give one a new badge or role; scan the badge when asked (standard input)."""
+    from ifpp.roles.people import add
+
+    add(file, name, role)
+
+
+@people_app.command("remove")
+def people_remove(name: Annotated[str, typer.Argument()], file: PeopleFile = _PEOPLE_FILE) -> None:
+    """Take a person out."""
+    from ifpp.roles.people import remove
+
+    remove(file, name)
+
+
+@people_app.command("list")
+def people_list(file: PeopleFile = _PEOPLE_FILE) -> None:
+    """Show who is in."""
+    from ifpp.roles.people import show
+
+    show(file)
+
+
+JobName = Annotated[str, typer.Argument(help="Id of the job order.")]
+
+
+@gate_app.command("show")
+def gate_show(job: JobName, config: Config = _SITE) -> None:
+    """Say what a job order has shown and what is missing; 0 when it is released, else 1."""
+    from ifpp.roles.gate import show
+
+    raise typer.Exit(show(config, job))
+
+
+@gate_app.command("release")
+def gate_release(job: JobName, by: By, reason: Reason, config: Config = _SITE) -> None:
+    """Release a job order that has shown its first articles and golden units."""
+    from ifpp.roles.gate import release
+
+    release(config, job, by, reason)
+
+
+@gate_app.command("changeover")
+def gate_changeover(
+    job: JobName,
+    setup: Annotated[str, typer.Argument(help="Name of the new setup.")],
+    by: By,
+    reason: Reason,
+    config: Config = _SITE,
+) -> None:
+    """Say that a job order is set up anew: it has to be shown and released again."""
+    from ifpp.roles.gate import changeover
+
+    changeover(config, job, setup, by, reason)
+
+
+@contract_app.command("write")
+def contract_write(folder: Annotated[Path, typer.Argument(help="Folder for the files.")]) -> None:
+    """Write the contract as AsyncAPI 3 and a JSON Schema of each document."""
+    from ifpp.roles.contract import write
+
+    write(folder)
+
+
+@contract_app.command("check")
+def contract_check(older: Annotated[Path, typer.Argument(help="AsyncAPI document of an older ifpp.")]) -> None:
+    """Say what the contract takes away from an older one; 0 when it only adds, else 1."""
+    from ifpp.roles.contract import compare
+
+    raise typer.Exit(compare(older))
+
+
 @sim_app.command("fleet")
 def sim_fleet(
     world: Annotated[Path, typer.Argument(help="Folder of the simulated world.")],
@@ -535,6 +974,31 @@ def sim_fleet(
 
     options = FleetOptions(station, heads, apdu_ms, handling_ms, Ports(ports), folder, readers, modem, tape, out)
     fleet(world, options)
+
+
+@sim_app.command("encrypt")
+def sim_encrypt(
+    files: Annotated[list[Path], typer.Argument(help="Deliveries in the clear.")],
+    key: Annotated[Path, typer.Option(help="The factory's public transport key, of `ifpp keys public`.")],
+    out: Annotated[Path, typer.Option(help="Folder the envelopes are written to.")],
+    key_name: Annotated[str, typer.Option(help="Name of that key.")] = "transport.1",
+) -> None:
+    """Encrypt deliveries for a factory, as an SM-DPf sends them."""
+    from ifpp.roles.simulation import encrypt
+
+    encrypt(files, out, key, key_name)
+
+
+@sim_app.command("smdpf")
+def sim_smdpf(
+    world: Annotated[Path, typer.Argument(help="Folder of the simulated world.")],
+    key: Annotated[list[Path], typer.Option(help="Public key of the factory's reports; may be repeated.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens on this machine; 0: any free.")] = 0,
+) -> None:
+    """Take Profile Loading Reports, judge every item, and answer with a signed acknowledgement."""
+    from ifpp.roles.simulation import smdpf
+
+    smdpf(world, key, port)
 
 
 def main() -> None:

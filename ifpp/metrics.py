@@ -126,6 +126,15 @@ HEAD_ALARMS = _series("station", Kind.GAUGE, "ifpp_head_alarm", "line station he
 SECONDS_PER_KB = _series("station", Kind.GAUGE, "ifpp_head_kilobyte_seconds", "line station head",
     "Time a load takes for 1000 bytes of package, mean of the last loads.", unit="seconds")
 
+CACHED_UNITS = _series("station", Kind.GAUGE, "ifpp_cached_units", "line station",
+    "Chips whose packages are kept at the station, to work while the store is away.")
+CACHED_OLDEST_SECONDS = _series("station", Kind.GAUGE, "ifpp_cached_oldest_seconds", "line station",
+    "Age of the package kept for longest; 0 when there is none.", unit="seconds")
+CACHED_LEASE_SECONDS = _series("station", Kind.GAUGE, "ifpp_cached_lease_seconds", "line station",
+    "Until the first kept package may not be loaded any more; below 0 when it may not.", unit="seconds")
+STORE_AWAY_SECONDS = _series("station", Kind.GAUGE, "ifpp_store_away_seconds", "line station",
+    "How long the station has worked without the store; 0 while it answers.", unit="seconds")
+
 BROKER_CONNECTED = _series("station supervisor", Kind.GAUGE, "ifpp_broker_connected", "line node",
     "1 while connected to the broker, else 0.")
 BROKER_CONNECTIONS = _series("station supervisor", Kind.COUNTER, "ifpp_broker_connections_total", "line node",
@@ -147,6 +156,8 @@ UNACKED_OLDEST_SECONDS = _series("supervisor", Kind.GAUGE, "ifpp_unacknowledged_
     "How long the oldest received event has waited for its commit; 0 when there is none.", unit="seconds")
 PACKAGES = _series("supervisor", Kind.GAUGE, "ifpp_packages", "sku region smdp state",
     "Packages in the ledger of the whole factory, by state.")
+REPORTS_OVERDUE = _series("supervisor", Kind.GAUGE, "ifpp_reports_overdue", "line",
+    "Profile Loading Reports that their SM-DPf has not acknowledged in time (alarm A-160).")
 COVERAGE_CHIPS = _series("supervisor", Kind.GAUGE, "ifpp_coverage_chips", "sku region",
     "Chips with a package that can be loaded, of the whole factory.")
 COVERAGE_HOURS = _series("supervisor", Kind.GAUGE, "ifpp_coverage_hours", "sku region",
@@ -159,15 +170,39 @@ AUDIT_UNSIGNED = _series("supervisor", Kind.GAUGE, "ifpp_audit_unsigned_entries"
     "Entries of a chain of the audit log that no signature covers yet.")
 LINE_UNITS = _series("supervisor", Kind.GAUGE, "ifpp_line_units", "line verdict",
     "Units of the line's job orders, exact from the database: units, passed, failed.")
+KPI_RATIO = _series("supervisor", Kind.GAUGE, "ifpp_kpi_ratio", "line window ratio",
+    "Figures of the present hour, shift and job order, exact from the database: fpy, final_yield, oee and its parts.")
+KPI_UNITS = _series("supervisor", Kind.GAUGE, "ifpp_kpi_units", "line window count",
+    "What they are made of: units_in, first_pass, good.")
+KPI_UPH = _series("supervisor", Kind.GAUGE, "ifpp_kpi_uph", "line window",
+    "Good units an hour of the clock.")
+KPI_COMPLETE = _series("supervisor", Kind.GAUGE, "ifpp_kpi_complete", "line window",
+    "1 while no event of an ended window is missing, else 0.")
 STATIONS_ONLINE = _series("supervisor", Kind.GAUGE, "ifpp_stations_online", "line",
     "Stations of the line that say they are online.")
 LINE_EPOCH = _series("supervisor", Kind.GAUGE, "ifpp_line_epoch", "line",
     "Epoch of the line's lease this supervisor holds; 0 while it holds none.")
 
+CERTIFICATE_EXPIRES_SECONDS = _series("station store supervisor", Kind.GAUGE, "ifpp_certificate_expires_seconds",
+    "line node file",
+    "Time until the first certificate or revocation list in a file ends; below 14 days alarm A-161, below 0 ended.",
+    unit="seconds")
 STORE_SECONDS = _series("store", Kind.HISTOGRAM, "ifpp_store_request_seconds", "operation status",
     "Time to answer a station, by operation and HTTP status.", unit="seconds", buckets=_LATENCY_S)
 STORE_REFUSALS = _series("store", Kind.COUNTER, "ifpp_store_refusals_total", "operation code",
     "Requests and connections refused for who asked or what was asked, by code of the fault table.")
+
+KEY_OPERATIONS = _series("station store supervisor", Kind.COUNTER, "ifpp_key_operations_total",
+    "token operation result",
+    "Operations of the key device; result is ok or a code of the fault table.")
+KEY_SECONDS = _series("station store supervisor", Kind.HISTOGRAM, "ifpp_key_operation_seconds", "token operation",
+    "Time of an operation of the key device, waiting included.", unit="seconds", buckets=_LATENCY_S)
+KEY_WAIT_SECONDS = _series("station store supervisor", Kind.HISTOGRAM, "ifpp_key_wait_seconds", "token",
+    "Time an operation waited for a session of the key device.", unit="seconds", buckets=_LATENCY_S)
+KEY_RECONNECTS = _series("station store supervisor", Kind.COUNTER, "ifpp_key_reconnects_total", "token",
+    "How often the process logged in to the key device again after a loss.")
+KEY_TOKEN_PRESENT = _series("station store supervisor", Kind.GAUGE, "ifpp_key_token_present", "token",
+    "1 while the token with the keys answers, else 0.")
 # fmt: on
 
 
@@ -223,18 +258,22 @@ class Metrics:
         """Show a value; for gauges."""
         self._gauges[series].labels(**self._all(series, labels)).set(value)
 
-    def observe(self, series: Series, value: float, **labels: str) -> None:
-        """Note one measurement in the series' unit; for histograms."""
-        self._histograms[series].labels(**self._all(series, labels)).observe(value)
+    def observe(self, series: Series, value: float, *, example: str = "", **labels: str) -> None:
+        """Note one measurement in the series' unit; for histograms.
+
+        `example`: id of the transaction it was measured on. It is no label: OpenMetrics readers get it as an exemplar.
+        """
+        exemplar = {"transaction_id": example} if example else None
+        self._histograms[series].labels(**self._all(series, labels)).observe(value, exemplar)
 
     @contextmanager
-    def timed(self, series: Series, **labels: str) -> Iterator[None]:
+    def timed(self, series: Series, *, example: str = "", **labels: str) -> Iterator[None]:
         """Observe how long the block took, in seconds, also when it raises."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.observe(series, time.perf_counter() - start, **labels)
+            self.observe(series, time.perf_counter() - start, example=example, **labels)
 
     def value(self, name: str, **labels: str) -> float:
         """Return one sample by its exposed name (a histogram has `_count` and `_sum`); 0.0 when never written."""

@@ -19,15 +19,8 @@ Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,32}$")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _BYTE = "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+Url = Annotated[str, msgspec.Meta(pattern=r"^(https://[^/?#\s@]+|http://(127\.0\.0\.1|localhost)(:\d+)?)(/[^?#\s]*)?$")]
 Version = Annotated[str, msgspec.Meta(pattern=rf"^({_BYTE}\.{_BYTE}\.{_BYTE})?$")]
-
-
-class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The MQTT broker. `prefix` is the first topic level (product and contract major)."""
-
-    host: str = "127.0.0.1"
-    port: Port = 1883
-    prefix: Name = "ifpp1"
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +31,18 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca: str
     cert: str
     key: str
+
+
+class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The MQTT broker. `prefix` is the first topic level (product and contract major).
+
+    `tls`: the broker speaks TLS; this is what the supervisor shows it, a station shows its own [tls].
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    prefix: Name = "ifpp1"
+    tls: Tls | None = None
 
 
 class StoreTls(Tls, frozen=True, forbid_unknown_fields=True):
@@ -65,14 +70,12 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Supervisor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The line supervisor: `metrics_port` 0 = any free port, `lease_s` how long a line stays its own.
 
-    `signing_key`: the file of the key that signs the audit log, relative to the settings file; "" = nothing is
-    signed. A checkpoint is signed after so many entries of a chain, or so many seconds after an unsigned one.
+    Where there are [keys], the audit log is signed: a checkpoint after so many entries of a chain, or so many seconds
+    after an unsigned one.
     """
 
     metrics_port: Port = 0
     lease_s: Seconds = 15.0
-    reports: str = "reports"
-    signing_key: str = ""
     checkpoint_entries: Annotated[int, msgspec.Meta(ge=1)] = 1000
     checkpoint_s: Seconds = 60.0
 
@@ -121,6 +124,137 @@ class Courier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: dict[Name, str] = {}
 
 
+class Smdp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An SM-DPf that takes Profile Loading Reports over HTTPS: PUT `url`/<report id>.
+
+    `tls`: its CA, our client certificate and key. `key`: file of the public key that signs its acknowledgements; ""
+    accepts them unsigned. `timeout_s`: for one report, with its answer. Plain http:// is for this machine only.
+    """
+
+    url: Url
+    tls: Tls | None = None
+    key: str = ""
+    timeout_s: Seconds = 120.0
+
+
+class Reports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Profile Loading Reports. `due_h`: one that its SM-DPf has not acknowledged after so many hours is overdue.
+
+    `tries`: so often a delivery is tried at a call, `back_off_s` after the first failure, twice that after the next.
+    `smdp`: by the OID of the SM-DPf; one that is not here gets its reports as files.
+    """
+
+    due_h: Annotated[float, msgspec.Meta(gt=0)] = 24.0
+    tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    back_off_s: Seconds = 2.0
+    smdp: dict[str, Smdp] = {}
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The factory's own keys: nothing, an encrypted file, or a token behind PKCS#11. Files are relative to this one.
+
+    `file`: the encrypted key file. `module`, `token`: the PKCS#11 library and the token's label; `environment`: what
+    the library wants to find there, such as SOFTHSM2_CONF, never a secret. `pin_credential`: the file in
+    $CREDENTIALS_DIRECTORY (systemd LoadCredential=) that holds the PIN. `timeout_s`: how long one operation may take;
+    `sessions`: so many at a time. `purposes`: the keys that live here. `records`: folder of the ceremony records.
+    `two_person`: rotation and destruction need two people of `people`, who sign with their own keys (files of the
+    public ones).
+    """
+
+    provider: Literal["none", "software", "pkcs11"] = "none"
+    file: str = "keys.ifpp"
+    module: str = ""
+    token: str = ""
+    environment: dict[str, str] = {}
+    pin_credential: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")] = "ifpp-pin"
+    timeout_s: Seconds = 5.0
+    sessions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    purposes: tuple[Literal["audit", "report", "station", "chip", "transport", "backup"], ...] = (
+        "audit",
+        "report",
+        "station",
+        "chip",
+        "transport",
+        "backup",
+    )
+    records: str = "ceremonies"
+    two_person: bool = False
+    people: dict[Name, str] = {}
+
+
+Wall = Annotated[str, msgspec.Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class Shift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A shift: wall times of the site, `end` at or before `start` is on the next day; `breaks` as [start, end].
+
+    `days` it begins on; `target`: units that are to be made in it, 0 = not said.
+    """
+
+    name: Name
+    start: Wall
+    end: Wall
+    breaks: tuple[tuple[Wall, Wall], ...] = ()
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = (
+        "mon",
+        "tue",
+        "wed",
+        "thu",
+        "fri",
+        "sat",
+        "sun",
+    )
+    target: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Calendar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When the line works: IANA time `zone` and shifts, which do not overlap; by default one that lasts all day."""
+
+    zone: str = "UTC"
+    shifts: tuple[Shift, ...] = (Shift("day", "00:00", "00:00"),)
+
+
+class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What figures are measured against. `planned_cycle_s`: planned time of a unit on a head, 0 = not said: then there
+    is no effectiveness and no OEE; `planned_cycle_of`: the same for a part number. `setup_in_pbt`: a changeover counts
+    as planned busy time.
+    """
+
+    planned_cycle_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    planned_cycle_of: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
+    setup_in_pbt: bool = False
+
+
+class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Signed production orders: `keys` by name, files of the public keys of who may sign them, relative to this file.
+    `required`: no unit of a SKU without one is clean to ship.
+    """
+
+    keys: dict[Name, str] = {}
+    required: bool = False
+
+
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a job order shows on each station before a person releases it: so many units in a row that passed, and
+    `golden_units` (serial numbers or EIDs) that passed after the changeover. 0 and none: no gate.
+    """
+
+    first_articles: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    golden_units: tuple[str, ...] = ()
+
+
+class Mes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The plant's MES, over the same broker. Without `enabled` the line works on imported job orders alone.
+
+    `ack`: "required", the line keeps telling until the MES acknowledges; "off", told once the broker has it.
+    `response_s`: how long after its end an order's response waits for units still in hand.
+    """
+
+    enabled: bool = False
+    ack: Literal["required", "off"] = "required"
+    response_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`config/site.toml`: what all processes of one line share."""
 
@@ -134,6 +268,13 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     denylist: Denylist = Denylist()
     trust: Trust = Trust()
     courier: Courier = Courier()
+    reports: Reports = Reports()
+    keys: Keys = Keys()
+    calendar: Calendar = Calendar()
+    kpi: Kpi = Kpi()
+    gate: Gate = Gate()
+    quota: Quota = Quota()
+    mes: Mes = Mes()
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,6 +318,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `memory_factor`: free memory wanted, as a multiple of the package; `svn`, `profile_version`: the lowest
     specification and profile package version a chip must name ("2.2.0"; "" = any); `report_path`: "factory" removes
     the result from the chip once it is stored here, "device" leaves it for the device to report in the field.
+    `dm_auth`: key deletion and lock carry the device maker's word, made with the chip key of [keys] (GENS13).
     """
 
     memory_factor: Annotated[float, msgspec.Meta(ge=0)] = 1.0
@@ -184,6 +326,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profile_version: Version = ""
     report_path: str = "factory"
     reseats: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
+    dm_auth: bool = False
 
 
 class Life(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,8 +354,37 @@ class Pcsc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = ""
 
 
+class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Packages kept at the station, to work while the store is away. Files are relative to the station file.
+
+    `units`: so many chips' packages are kept ahead, 0 = none: of those listed in `eids` (a file of EIDs, one a line),
+    else, for a job order of this station alone, of any of its chips. A package can be loaded for `lease_s` after it was
+    fetched, less `margin_s`; no other station gets it meanwhile. `refresh_s`: how often the store is asked about them.
+    """
+
+    file: str = "cache.db"
+    units: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    eids: str = ""
+    lease_s: Annotated[float, msgspec.Meta(ge=60, le=6 * 24 * 3600)] = 24 * 3600.0
+    margin_s: Seconds = 1800.0
+    refresh_s: Seconds = 30.0
+
+
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where screens on this machine look into the station: a Unix `socket`, "" = nowhere; and the file of `people` who
+    may act there, "" = nobody may. Both are relative to the station file. `idle_s`: who does nothing so long is logged
+    out.
+    """
+
+    socket: str = ""
+    people: str = ""
+    idle_s: Seconds = 900.0
+
+
 class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`stations/<id>.toml`: one physical station. `tls`: how it shows itself to a store at https://."""
+    """`stations/<id>.toml`: one physical station. `tls`: how it shows itself to a store at https://; `keys`: those it
+    uses itself.
+    """
 
     id: Name
     heads: dict[Name, Head]
@@ -223,7 +395,27 @@ class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipe: Recipe = Recipe()
     life: Life = Life()
     pcsc: Pcsc = Pcsc()
+    cache: Cache = Cache()
     tls: Tls | None = None
+    keys: Keys = Keys()
+    window: Window = Window()
+
+
+PersonRole = Literal["operator", "technician", "quality"]
+
+
+class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody who may act at a station. `badge`: hash of the badge's code, as `ifpp people add` writes it."""
+
+    role: PersonRole
+    badge: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class People(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/people.toml`: the plant's people by name; `salt` belongs to the hashes."""
+
+    salt: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    people: dict[Name, Person] = {}
 
 
 class Modem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -258,7 +450,7 @@ class Modems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[Name, Modem]
 
 
-T = TypeVar("T", Site, Station, Modems)
+T = TypeVar("T", Site, Station, Modems, People)
 
 
 def load_site(path: Path) -> Site:
@@ -284,6 +476,11 @@ def load_station(path: Path) -> Station:
 def load_modems(path: Path) -> dict[str, Modem]:
     """Read a file of modem models; raises SettingsError naming file, line and key."""
     return _load(path, Modems).models
+
+
+def load_people(path: Path) -> People:
+    """Read `config/people.toml`; raises SettingsError naming file, line and key."""
+    return _load(path, People)
 
 
 def _load(path: Path, kind: type[T]) -> T:

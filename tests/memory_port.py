@@ -20,6 +20,7 @@ class MemoryPort:
     def __init__(self, chip: Euicc) -> None:
         self.chip = chip
         self.sent: list[bytes] = []
+        self.sn = ""
         self.pull_at = 0
         self.executed = False
         self.lamps: list[Lamp] = []
@@ -32,6 +33,9 @@ class MemoryPort:
 
     def wait_removed(self, timeout_s: float) -> bool:
         return True
+
+    def label(self) -> str:
+        return self.sn
 
     def power_up(self) -> bytes:
         self.sent.clear()

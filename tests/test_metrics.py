@@ -105,3 +105,38 @@ def test_a_taken_port_is_a_settings_error(metrics: Metrics) -> None:
         taken.listen()
         with pytest.raises(SettingsError, match=r"metrics 127\.0\.0\.1"):
             metrics.serve(taken.getsockname()[1])
+
+
+def test_a_station_of_64_heads_is_bounded() -> None:
+    """2,000 series and 150 kB, with every state, alarm and the faults a bad day brings."""
+    metrics = Metrics(Role.STATION, line="L1", station="st01")
+    per_head = [row for row in SERIES if Role.STATION in row.roles and "head" in row.labels]
+    values = {
+        "result": ("PASS", "FAIL", "ERROR"),
+        "e10": ("PRD", "SBY", "UDT"),
+        "code": ("A-110", "A-111", "A-112", "A-113"),
+    }
+    for head in range(64):
+        for row in per_head:
+            varying = [label for label in row.labels if label in values]
+            for value in values[varying[0]] if varying else ("",):
+                labels = dict.fromkeys(varying, value) | {"head": f"h{head:02}"}
+                labels |= {label: "TCU-4G-EU" for label in row.labels if label in ("operation", "product")}
+                (metrics.add if row.kind is Kind.COUNTER else metrics.set)(row, 1, **labels)
+    text = metrics.text()
+    assert sum(not line.startswith(b"#") for line in text.splitlines()) < 2000
+    assert len(text) < 150_000
+
+
+def test_a_measurement_names_its_transaction_to_readers_of_openmetrics(metrics: Metrics) -> None:
+    metrics.observe(table.LOAD_SECONDS, 4.0, example="0f6e1f0e-2a30-4b1c-8fd6-6bfb0d3c9a10", product="P1")
+    exposition = metrics.serve(0)
+    try:
+        address = f"http://127.0.0.1:{exposition.port}/metrics"
+        asked = urllib.request.Request(address, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310 - our own address
+            text = answer.read().decode()
+    finally:
+        exposition.close()
+    assert '# {transaction_id="0f6e1f0e-2a30-4b1c-8fd6-6bfb0d3c9a10"} 4.0' in text
+    assert "transaction_id" not in metrics.text().decode()

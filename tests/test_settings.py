@@ -78,3 +78,17 @@ def test_the_shipped_examples_load() -> None:
     assert load_site(ROOT / "config" / "site.toml").line
     stations = [load_station(path) for path in (ROOT / "stations").glob("*.toml")]
     assert stations
+
+
+def test_keys_are_none_unless_named_and_never_hold_a_pin(tmp_path: Path) -> None:
+    head = 'enterprise = "e"\nsite = "s"\narea = "a"\nline = "L1"\n'
+    file = tmp_path / "site.toml"
+    file.write_text(head)
+    assert load_site(file).keys.provider == "none"
+    file.write_text(f'{head}[keys]\nprovider = "pkcs11"\nmodule = "/m.so"\ntoken = "t"\npurposes = ["audit"]\n')
+    keys = load_site(file).keys
+    assert (keys.provider, keys.purposes, keys.pin_credential) == ("pkcs11", ("audit",), "ifpp-pin")
+    for wrong in ('pin = "1234"', 'provider = "tpm"', 'purposes = ["tls"]', 'pin_credential = "../pin"'):
+        file.write_text(f"{head}[keys]\n{wrong}\n")
+        with pytest.raises(SettingsError, match=r"SETTINGS\.INVALID"):
+            load_site(file)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ log = get_logger("bus.client")
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where the broker is; `timeout_s` bounds every single exchange with it."""
+    """Where the broker is; `timeout_s` bounds every single exchange with it, `tls` gives what each connection shows."""
 
     host: str
     port: int
@@ -46,6 +47,7 @@ class BrokerAddress:
     keepalive_s: int = 15
     retry_first_s: float = 0.2
     retry_last_s: float = 10.0
+    tls: Callable[[], ssl.SSLContext] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,7 @@ class BusClient:
             keepalive=self._address.keepalive_s,
             max_inflight_messages=_MAX_IN_FLIGHT,
             socket_options=_NODELAY,
+            tls_context=self._address.tls() if self._address.tls else None,
         )
         client.pending_calls_threshold = _MAX_IN_FLIGHT  # many publishes at once are the normal way here
         return client

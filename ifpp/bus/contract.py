@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ifpp.model import alarms, mes, messages
+from ifpp.model import alarms, kpi, mes, messages
 
 MAJOR = 1
 PUBLISHED = "published"
@@ -89,6 +89,7 @@ CHANNELS: tuple[Channel, ...] = (
     Channel(Node.LINE, "state", "job", messages.JobState, "supervisor", "station"),
     Channel(Node.LINE, "state", "job_orders", mes.JobOrders, "supervisor", "mes"),
     Channel(Node.LINE, "state", "stock", mes.Stock, "supervisor", "mes"),
+    *(Channel(Node.LINE, "kpi", window, kpi.Kpi, "supervisor", "all") for window in ("hour", "shift", "job")),
     *_both("state", "alarms", alarms.ActiveAlarms),
     Channel(Node.STATION, "evt", "unit_result", messages.UnitResultEvent, "station", "supervisor"),
     Channel(Node.STATION, "evt", "state_changed", messages.StateChanged, "station", "supervisor"),
@@ -104,6 +105,8 @@ CHANNELS: tuple[Channel, ...] = (
     Channel(Node.LINE, "ack", "mes", messages.Ack, "mes", "supervisor"),
     *_asked(Node.STATION, "block_head", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
     *_asked(Node.STATION, "change_socket", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
+    *_asked(Node.STATION, "lock", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
+    *_asked(Node.STATION, "unlock", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
     *_asked(Node.STATION, "alarm", alarms.AlarmCommand, alarms.AlarmAnswer, "supervisor", "station"),
     *_asked(Node.LINE, "alarm", alarms.AlarmCommand, alarms.AlarmAnswer, "people", "supervisor"),
     *_asked(Node.LINE, "job_order", mes.JobOrder, mes.JobOrderAnswer, "mes", "supervisor"),

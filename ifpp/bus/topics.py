@@ -92,6 +92,10 @@ class Topics:
     def line_state(self) -> str:
         return self._of(LINE_NODE, "state", "line")
 
+    def kpi(self, window: str) -> str:
+        """The line's figures of its present hour, shift or job (`window`)."""
+        return self._of(LINE_NODE, "kpi", window)
+
     # ---- subscriptions of the supervisor ----
 
     @property

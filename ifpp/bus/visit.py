@@ -106,6 +106,7 @@ async def visit(address: BrokerAddress, line: str, subscriptions: Sequence[str])
         clean_session=True,
         timeout=address.timeout_s,
         keepalive=address.keepalive_s,
+        tls_context=address.tls() if address.tls else None,
     )
     connection, heard = Connection(client, place), asyncio.Queue[Inbound | None]()
     try:

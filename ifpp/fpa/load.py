@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ifpp.errors import CardError, IfppError, TransportError, VerificationError
@@ -36,6 +37,10 @@ class Order:
     prepare: PrepareDownload
     bpp: BoundProfilePackage
     profile_type: str = ""
+
+
+Progress = Callable[[int, int], None]
+"""Told from the card's thread after each segment: so many bytes of so many have been taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +77,14 @@ def prepare(chip: Chip, order: Order) -> None:
         )
 
 
-def load(chip: Chip, order: Order, key: EuiccKey) -> Verdict:
+def load(chip: Chip, order: Order, key: EuiccKey, progress: Progress | None = None) -> Verdict:
     """Send the package and judge its result; after the first byte every ending is a Verdict, never an exception.
 
     A time-out, a pulled chip or a foreign signature gives UNKNOWN: only the chip can settle it (`settle`).
     """
     start, before = time.monotonic(), chip.apdus
     try:
-        pir = _send(chip, order)
+        pir = _send(chip, order, progress)
         verdict = judge(pir, order, key)
     except (TransportError, CardError, VerificationError) as error:
         verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=error, pir=None)
@@ -91,12 +96,16 @@ def load(chip: Chip, order: Order, key: EuiccKey) -> Verdict:
     )
 
 
-def _send(chip: Chip, order: Order) -> InstallResult:
+def _send(chip: Chip, order: Order, progress: Progress | None) -> InstallResult:
     """Send segment by segment until the chip answers with a result (SGP.22 2.5.5: stop at the first data)."""
     # way of a unit, step 5
+    total, done = sum(map(len, order.bpp.segments)), 0
     for segment in order.bpp.segments:
         if response := chip.command(segment, loading=True):
             return es10.parse_pir(response)
+        done += len(segment)
+        if progress is not None:
+            progress(done, total)
     raise VerificationError("PIR.MISSING", "the last segment brought no result", where=f"ICCID {order.iccid}")
 
 

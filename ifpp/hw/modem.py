@@ -116,6 +116,9 @@ class ModemPort:
         self._removed = False
         return True
 
+    def label(self) -> str:
+        return ""
+
     def power_up(self) -> bytes:
         self._end_session()
         while self._leaked:

@@ -156,6 +156,9 @@ class PcscPort:
 
     # ---- the chip ----------------------------------------------------------------------------------------------
 
+    def label(self) -> str:
+        return ""
+
     def power_up(self) -> bytes:
         api, protocols = self._api, self._api.SCARD_PROTOCOL_T0 | self._api.SCARD_PROTOCOL_T1
         self._disconnect()

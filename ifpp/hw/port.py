@@ -32,6 +32,9 @@ class CardPort(Protocol):
     def wait_removed(self, timeout_s: float) -> bool:
         """True as soon as the socket is empty, False after `timeout_s`."""
 
+    def label(self) -> str:
+        """Return what the fixture's scanner has read from the seated unit: its serial number; "" without a scanner."""
+
     def power_up(self) -> bytes:
         """Power the chip (cold) and return its ATR; b"" where the device keeps it to itself (a modem)."""
 

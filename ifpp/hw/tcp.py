@@ -2,7 +2,8 @@
 
 Frames both ways are a 2-byte big-endian length and a payload. One byte is a control (00 power off, 01 power on,
 02 reset, 04 get ATR), two bytes starting with E0 and E1 wait for a chip to be seated or removed (second byte: tenths
-of a second) and E2 sets the lamp; anything from 4 bytes is an APDU. An empty reply means that the chip is gone.
+of a second), E2 sets the lamp and E3 asks for the serial number the fixture has read from the unit; anything from 4
+bytes is an APDU. An empty reply means that the chip is gone, or that nothing was read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ifpp.model.states import Lamp
 
 _POWER_OFF, _POWER_ON, _GET_ATR = b"\x00", b"\x01", b"\x04"
 _WAIT_SEATED, _WAIT_REMOVED, _LAMP = 0xE0, 0xE1, 0xE2
+_LABEL = b"\xe3\x00"
 _LAMPS = {Lamp.OFF: 0, Lamp.BUSY: 1, Lamp.PASS: 2, Lamp.FAIL: 3, Lamp.RESEAT: 4, Lamp.HOLD: 5}
 _CONNECT_TIMEOUT_S = 5.0
 _REPLY_MARGIN_S = 5.0
@@ -96,6 +98,13 @@ class TcpPort:
 
     def wait_removed(self, timeout_s: float) -> bool:
         return self._wait(_WAIT_REMOVED, timeout_s)
+
+    def label(self) -> str:
+        read = self._ask_slot(_LABEL, _REPLY_MARGIN_S)
+        try:
+            return read.decode("ascii")
+        except UnicodeDecodeError:  # half a scan is none
+            return ""
 
     def power_up(self) -> bytes:
         self._send(_POWER_ON)

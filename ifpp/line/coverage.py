@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ifpp.errors import SupplyError
-from ifpp.line.request import Wish
+from ifpp.line.request import Wish, still_needed
 from ifpp.model.messages import Job
 from ifpp.store.factory import Factory
 from ifpp.store.plans import Planned
@@ -38,8 +38,9 @@ class Coverage:
     `profiles` are those each chip shall have: of the plan in force, else every type that was delivered to the chips.
     `needed` units are still to be made, None when no job order says so; `covered` chips have all their packages,
     `uncovered` ones are to have some and lack them, `short` of those lack the one-time keys for it too; `missing` units
-    have no chip for which could be ordered. `spare` covered chips are more than needed. `spoiled` packages can be
-    loaded no more.
+    have no chip for which could be ordered. `reserved` of the covered chips are kept for the job order, without one for
+    any; those kept for another one count here for nothing. `spare` covered chips are more than needed. `spoiled`
+    packages can be loaded no more.
     """
 
     job: str
@@ -50,6 +51,7 @@ class Coverage:
     profiles: list[str]
     needed: int | None
     covered: int = 0
+    reserved: int = 0
     uncovered: int = 0
     uncovered_eids: list[str] = field(default_factory=list)  # the first hundred
     short: int = 0
@@ -94,7 +96,6 @@ def cover(
         for one in (*chip.held, *chip.spoiled):
             seen.setdefault((one.sku, one.region), set()).add(one.profile_type)
     suppliers = factory.suppliers()
-    done = {row.job_order_id: row.final_pass for row in factory.unit_counts()}
     if job:
         subjects: list[tuple[Product, Job | None]] = [((jobs[0].product.part_number, jobs[0].region), jobs[0])]
     else:
@@ -105,7 +106,7 @@ def cover(
         customer = "" if order is None else order.customer
         plan = factory.plan_for(*product, customer, now)
         planned = sorted(map(Planned, seen.get(product, ())), key=str) if plan is None else list(plan.profiles)
-        needed = None if order is None else max(0, order.quantity - done.get(order.job_order_id, 0))
+        needed = None if order is None else still_needed(factory, order)
         about = Coverage(
             job, *product, customer, "" if plan is None else plan.name, [str(one) for one in planned], needed
         )
@@ -118,11 +119,13 @@ def cover(
 def _count(
     about: Coverage, chips: Callable[[], Iterable[LotChip]], planned: Sequence[Planned], suppliers: list[str]
 ) -> None:
-    wish = Wish(about.sku, about.region, tuple(planned))
+    wish = Wish(about.sku, about.region, tuple(planned), about.job)
     product = (about.sku, about.region)
     for chip in chips():
         about.spoiled += sum((one.sku, one.region) == product for one in chip.spoiled)
-        about.covered += bool(planned) and not wish.elsewhere(chip) and not wish.lacking(chip)
+        covered = bool(planned) and not wish.elsewhere(chip) and not wish.lacking(chip)
+        about.covered += covered
+        about.reserved += covered and bool(chip.kept_for)
     left = None if about.needed is None else max(0, about.needed - about.covered)
     about.spare = 0 if about.needed is None else max(0, about.covered - about.needed)
     only = suppliers[0] if len(suppliers) == 1 else ""

@@ -20,11 +20,19 @@ from ifpp.model.clock import parse_utc
 from ifpp.model.messages import Job
 from ifpp.store.factory import Factory
 from ifpp.store.intake import Intake
-from ifpp.store.records import ChipItem, PackageItem
+from ifpp.store.records import ChipItem, PackageItem, TravellerItem
 from ifpp.trust.chain import TrustStore
 from ifpp.trust.verify import ExpectedPackage, check_otk_list, check_package
 from ifpp.wire.bpp import parse_bpp
-from ifpp.wire.documents import DeliveryItem, EsedItem, read_delivery, read_esed, read_job_order
+from ifpp.wire.documents import (
+    DeliveryItem,
+    EsedItem,
+    TravellerLine,
+    read_delivery,
+    read_esed,
+    read_job_order,
+    read_travellers,
+)
 from ifpp.wire.es10 import parse_info2
 from ifpp.wire.fpx import parse_otk_list, parse_prepare_download
 from ifpp.wire.jsonlines import MAX_LINE_BYTES
@@ -206,6 +214,39 @@ class DeliveryFile(Incoming[DeliveryItem]):
         return public
 
 
+class TravellerFile(Incoming[TravellerLine]):
+    """Travellers of the MES. They are not signed: they come from inside the factory."""
+
+    kind = "traveller"
+
+    def __init__(self, stream: BinaryIO, name: str, context: Context) -> None:
+        self._header, self._lines = read_travellers(stream, name)
+        self.items = self._lines
+        self._context = context
+
+    @property
+    def where(self) -> str:
+        return self._lines.where
+
+    @property
+    def digest(self) -> bytes:
+        return self._lines.digest
+
+    def check_header(self) -> None:
+        """There is nothing that all share."""
+
+    def check(self, item: TravellerLine) -> None:
+        if item.eid is not None and self._context.factory.keys_of(item.eid) is None:
+            raise IntakeError("INTAKE.UNKNOWN_EID", "the store has no eUICC data of this chip", where="eid")
+
+    def add(self, intake: Intake, item: TravellerLine) -> None:
+        eid = "" if item.eid is None else str(item.eid)
+        intake.add_traveller(TravellerItem(item.sn, item.sku, eid, item.job_order_id), self.named(item))
+
+    def ids(self, item: TravellerLine) -> str:
+        return f"serial number {item.sn}"
+
+
 class JobOrderFile(Incoming[Job]):
     """One job order of the planner. It is not signed: it comes from inside the factory."""
 
@@ -251,6 +292,7 @@ class _Format(msgspec.Struct):
 _KINDS: dict[str, type[Incoming[Any]]] = {
     "ifpp.esed": EsedFile,
     "ifpp.esbpp-delivery": DeliveryFile,
+    "ifpp.traveller": TravellerFile,
     "ifpp.job-order": JobOrderFile,
 }
 

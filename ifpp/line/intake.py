@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 
 from ifpp.errors import IfppError, IntakeError, SettingsError, VerificationError, WireError
 from ifpp.line.incoming import Context, Incoming, kind_of
+from ifpp.line.opening import Keys, opened
 from ifpp.store.factory import Factory
 from ifpp.trust.chain import TrustStore
 from ifpp.wire.jsonlines import MAX_LINE_BYTES
@@ -55,7 +56,7 @@ class IntakeOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IntakeReport:
-    """What became of one file; `kind` is "esed", "esbpp" or "job", `sha256` that of the whole file in hex."""
+    """What became of one file; `kind`: "esed", "esbpp", "traveller" or "job", `sha256`: of the whole file, in hex."""
 
     name: str
     kind: str
@@ -73,8 +74,11 @@ def import_file(
     line: str,
     dry_run: bool = False,
     progress: Progress | None = None,
+    keys: Keys = lambda: None,
 ) -> IntakeReport:
-    """Import eUICC data, a delivery, or a job order for `line`; see the plan above.
+    """Import eUICC data, a delivery, travellers, or a job order for `line`; see the plan above.
+
+    An envelope is opened with `keys` and is what it holds, here and in its report (see `ifpp.line.opening`).
 
     A dry run checks everything, against the store too, and writes nothing. Raises IntakeError for a refused file: with
     the fault's code when it is the whole file's, else INTAKE.REJECTED; `items` lists the first hundred bad items,
@@ -90,19 +94,22 @@ def import_file(
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise SettingsError("SETTINGS.INVALID", "not a file", where=str(path))
-        return _Import(file, path.name, context, progress or (lambda _phase, _items, _share: None)).run(dry_run=dry_run)
+        size = os.fstat(file.fileno()).st_size
+        content = opened(file, path.name, keys)
+        taking = _Import(content, size, path.name, context, progress or (lambda _phase, _items, _share: None))
+        return taking.run(dry_run=dry_run)
 
 
 class _Import:
     """The way of one open file."""
 
-    def __init__(self, file: io.FileIO, name: str, context: Context, progress: Progress) -> None:
+    def __init__(self, file: io.RawIOBase, size: int, name: str, context: Context, progress: Progress) -> None:
         self._file = file
         self._name = name
         self._context = context
         self._progress = progress
         self._sha256 = ""
-        self._bytes = max(1, os.fstat(file.fileno()).st_size)
+        self._bytes = max(1, size)
         self._kind: type[Incoming[Any]]
 
     def run(self, *, dry_run: bool) -> IntakeReport:
@@ -127,7 +134,7 @@ class _Import:
     def _known(self) -> IntakeReport | None:
         for batch in self._context.factory.batches():
             if batch.sha256 == self._sha256:
-                items = batch.chips + batch.packages + batch.jobs
+                items = batch.chips + batch.packages + batch.jobs + batch.travellers
                 return IntakeReport(self._name, batch.kind, batch.sha256, items, IntakeOutcome.ALREADY_IMPORTED)
         return None
 
@@ -207,7 +214,7 @@ class _Import:
             raise IntakeError("INTAKE.DIGEST", "the file changed while it was read", where=self._name)
 
     @contextmanager
-    def _reading(self) -> Iterator[io.BufferedReader[io.FileIO]]:
+    def _reading(self) -> Iterator[io.BufferedReader[io.RawIOBase]]:
         """Read the file from its start; it stays open."""
         self._file.seek(0)
         reader = io.BufferedReader(self._file, _READ_BYTES)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ifpp.errors import CustodyError
+from ifpp.errors import CustodyError, SupplyError
 from ifpp.model.clock import utc_ms_text, uuid7
 from ifpp.model.ids import Eid
+from ifpp.model.messages import Job
 from ifpp.store.factory import Factory
 from ifpp.store.plans import Planned
 from ifpp.store.supply import HeldPackage, LotChip
@@ -26,11 +27,15 @@ _INFO2_NAME = 16  # hex digits of its digest
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What each chip shall carry: the profiles of one SKU and region, each from any SM-DPf or a named one."""
+    """What each chip shall carry: the profiles of one SKU and region, each from any SM-DPf or a named one.
+
+    `job`: the job order it is for, "" = no certain one; chips kept for another one are for something else.
+    """
 
     sku: str
     region: str
     profiles: tuple[Planned, ...]
+    job: str = ""
 
     def lacking(self, chip: LotChip) -> list[Planned]:
         """Return the profiles a chip has no package for."""
@@ -41,7 +46,9 @@ class Wish:
         return same and wanted.smdp_oid in ("", held.smdp_oid)
 
     def elsewhere(self, chip: LotChip) -> bool:
-        """Whether a chip is meant for another SKU or region."""
+        """Whether a chip is meant for another SKU or region, or kept for another job order."""
+        if self.job and chip.kept_for not in ("", self.job):
+            return True
         return any((held.sku, held.region) != (self.sku, self.region) for held in chip.held)
 
 
@@ -58,6 +65,24 @@ class RequestReport:
     missing: int = 0
 
 
+def job_named(factory: Factory, line: str, job_order_id: str) -> Job:
+    """Return the newest version of a job order of the line; raises SupplyError JOB.UNKNOWN."""
+    found = next((job for job in factory.jobs(line) if job.job_order_id == job_order_id), None)
+    if found is None:
+        raise SupplyError("JOB.UNKNOWN", f"line {line} has no such job order", where=job_order_id)
+    return found
+
+
+def still_needed(factory: Factory, job: Job) -> int:
+    """Return how many units of a job order are still to be made: those that passed need no package any more."""
+    done = sum(
+        row.final_pass
+        for row in factory.unit_counts()
+        if (row.job_order_id, row.operation) == (job.job_order_id, job.operation)
+    )
+    return max(0, job.quantity - done)
+
+
 def write_requests(
     factory: Factory,
     folder: Path,
@@ -71,8 +96,8 @@ def write_requests(
     """Write a request into `folder` for each EUM of chips that lack a package, and each SM-DPf a wish names.
 
     Nothing is written when nothing is missing. `lot` names eUICC data, without it every chip counts that has not left;
-    `quantity` is how many chips are wanted, those that are covered included. Raises SupplyError LOT.UNKNOWN,
-    CustodyError FILE.WRITE, ServiceError.
+    `quantity` is how many chips are wanted that have not left, those that are covered included. Raises SupplyError
+    LOT.UNKNOWN, CustodyError FILE.WRITE, ServiceError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from typing import Annotated, Protocol, TypeVar
 import msgspec
 
 from ifpp import metrics as series
+from ifpp.bus.contract import CHANNELS
 from ifpp.errors import IfppError, ServiceError, WireError
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
@@ -28,6 +29,7 @@ from ifpp.store.records import MAX_SEQ, EventId, ReceivedEvent, TakeResult
 
 UNREADABLE = "unreadable/0.0"
 EVENT_NAMES = frozenset({"unit_result", "state_changed", "alarm", "operator_action", "material"})
+CONTRACT_NAMES = frozenset(one.name for one in CHANNELS)
 _RETRY_FIRST_S = 0.2
 _RETRY_LAST_S = 5.0
 
@@ -125,7 +127,7 @@ class Settling:
 
     def violation(self, name: str, reason: str, **fields: object) -> None:
         """Count and log a document that broke the contract."""
-        schema = name if name in EVENT_NAMES | {"online", "birth"} else "unknown"
+        schema = name if name in CONTRACT_NAMES else "unknown"
         self._metrics.add(series.CONTRACT_VIOLATIONS, schema=schema, reason=reason)
         log.warning("contract.violation", schema=schema, reason=reason, **fields)
 

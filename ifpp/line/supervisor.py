@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from ssl import SSLContext
 from typing import TypeVar
 from uuid import uuid4
 
@@ -17,14 +18,19 @@ import msgspec
 
 from ifpp import __version__
 from ifpp import metrics as series
+from ifpp.bus import contract
 from ifpp.bus.client import BrokerAddress, BusClient, Inbound
 from ifpp.bus.topics import LINE_NODE, Topics
 from ifpp.errors import CustodyError, IfppError, LineTakenError, ServiceError, WireError
+from ifpp.line.kpi_desk import KpiDesk
+from ifpp.line.mes_desk import MesDesk
 from ifpp.line.notary import Notary
+from ifpp.line.report_watch import ReportWatch
 from ifpp.line.settle import USUAL, Limits, Settling, either
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, parse_utc, pause, utc_ms_text, uuid7
+from ifpp.model.kpi import Kpi
 from ifpp.model.messages import Ack, Birth, Job, JobState, LineState, Message, Online
 from ifpp.model.states import OPEN_STATES, PackageState
 from ifpp.settings import Site
@@ -52,12 +58,14 @@ async def run_supervisor(
     stop: asyncio.Event,
     ready: Callable[[], None],
     signer: Signer | None = None,
+    broker_tls: Callable[[], SSLContext] | None = None,
     limits: Limits = USUAL,
 ) -> None:
     """Supervise the line `site.line` until `stop`; then finish the commit under way, acknowledge, and go offline.
 
     `ready` is called once, when the first connection to the broker stands. `metrics` has the role SUPERVISOR and the
-    fixed label `line`. `signer` signs the audit log; without one nothing is signed. Neither a broker nor a database
+    fixed label `line`. `signer` signs the audit log; without one nothing is signed.
+    `broker_tls`: what each connection to the broker shows. Neither a broker nor a database
     that is away ends it.
     """
     owner = str(uuid4())
@@ -67,7 +75,9 @@ async def run_supervisor(
         while (epoch := await lease.win(stop)) is not None:
             log.info("line.taken", line=site.line, epoch=epoch)
             metrics.set(series.LINE_EPOCH, epoch)
-            reign = _Reign(site, factory, executor, lease, epoch, owner, metrics=metrics, clock=clock, limits=limits)
+            address = BrokerAddress(site.broker.host, site.broker.port, tls=broker_tls)
+            parts = factory, executor, lease, address
+            reign = _Reign(site, *parts, epoch, owner, metrics=metrics, clock=clock, limits=limits)
             await reign.run(stop, ready, notary)
             await lease.release()
             if notary is not None:
@@ -157,6 +167,7 @@ class _Reign:
         factory: Factory,
         executor: Executor,
         lease: _Lease,
+        address: BrokerAddress,
         epoch: int,
         boot_id: str,
         *,
@@ -178,15 +189,32 @@ class _Reign:
         self._said: dict[str, dict[str, object]] = {}
         self._low: set[tuple[str, str]] = set()
         self._ready: Callable[[], None] = lambda: None
+        self._reports = ReportWatch(factory, clock=clock, metrics=metrics, due_h=site.reports.due_h)
         self._settling = Settling(
             factory, executor, self._send_ack, epoch=epoch, clock=clock, metrics=metrics, limits=limits
         )
+        self._mes = MesDesk(
+            site.mes,
+            factory,
+            self._topics,
+            lambda topic, payload, retain: self._bus.publish(topic, payload, retain=retain),
+            boot_id=boot_id,
+            epoch=epoch,
+            clock=clock,
+            violation=self._settling.violation,
+        )
+        self._figures = KpiDesk(site, factory, self._say_figures, clock=clock, metrics=metrics)
         self._bus = BusClient(
-            BrokerAddress(site.broker.host, site.broker.port),
+            address,
             self._topics,
             LINE_NODE,
             boot_id,
-            subscriptions=[self._topics.every_event, self._topics.every_online, self._topics.every_birth],
+            subscriptions=[
+                self._topics.every_event,
+                self._topics.every_online,
+                self._topics.every_birth,
+                *(self._mes.subscriptions if site.mes.enabled else ()),
+            ],
             next_session=self._next_session,
             on_connected=self._on_connected,
             on_message=self._on_message,
@@ -204,8 +232,12 @@ class _Reign:
             tasks.create_task(self._keep_books(over), name="books")
             tasks.create_task(self._watch(over), name="watch")
             tasks.create_task(self._keep_stock(over), name="stock")
+            tasks.create_task(self._figures.run(over), name="kpi")
+            tasks.create_task(self._reports.run(over), name="reports")
             if notary is not None:
                 tasks.create_task(notary.run(over), name="notary")
+            if self._site.mes.enabled:
+                tasks.create_task(self._mes.run(over), name="mes")
             committing = tasks.create_task(self._settling.commit(over), name="commit")
             acknowledging = tasks.create_task(self._settling.acknowledge(acked), name="acknowledge")
             await either(stop, over)
@@ -223,9 +255,16 @@ class _Reign:
 
     async def _on_connected(self, session: int) -> None:
         birth = self._envelope(
-            Birth, "birth/1.0", session=session, sw_version=__version__, model="supervisor", epoch=self._epoch
+            Birth,
+            "birth/1.0",
+            session=session,
+            sw_version=__version__,
+            model="supervisor",
+            epoch=self._epoch,
+            contract=contract.told(),
         )
         await self._bus.publish(self._topics.birth(LINE_NODE), msgspec.json.encode(birth), retain=True)
+        self._mes.connected()
         self._said.clear()  # a broker that was started anew has forgotten everything
         await self._say()
         self._ready()
@@ -251,6 +290,10 @@ class _Reign:
             failed=failed,
         )
 
+    async def _say_figures(self, window: str, content: dict[str, object]) -> None:
+        if self._bus.connected:
+            await self._retain(self._topics.kpi(window), Kpi, "kpi/1.0", **content)
+
     async def _retain(self, topic: str, kind: Callable[..., Message], schema: str, **content: object) -> None:
         if self._said.get(topic) == content:
             return
@@ -272,8 +315,10 @@ class _Reign:
         except WireError as error:
             self._settling.violation("", "topic", error=error)
             return
-        if place.node.startswith("_"):
-            return  # our own word, or the MES's
+        if place.node.startswith("_"):  # our own word, or the MES's
+            if self._site.mes.enabled:
+                await self._mes.hear(place, message.payload, retained=message.retained)
+            return
         if place.kind == "evt":
             await self._settling.receive(place.node, place.name, message.payload)
         elif not message.payload:

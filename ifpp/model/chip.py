@@ -45,6 +45,7 @@ class DeleteResult(IntEnum):
     NOTHING_TO_DELETE = 1
     KEY_NOT_FOUND = 2
     SESSION_IN_PROGRESS = 3
+    NOT_AUTHORISED = 4
     UNDEFINED = 127
 
 
@@ -55,7 +56,16 @@ class LockResult(IntEnum):
     ALREADY_LOCKED = 1
     ONE_TIME_KEYS_REMAINING = 2
     SESSION_IN_PROGRESS = 3
+    NOT_AUTHORISED = 4
     UNDEFINED = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The device maker's word for one deletion or lock on one chip: a challenge new to it (16 bytes), and the MAC."""
+
+    challenge: bytes
+    mac: bytes
 
 
 @dataclass(frozen=True, slots=True)

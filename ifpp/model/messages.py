@@ -13,6 +13,8 @@ import msgspec
 # What the store's HTTP interface takes: checked when a document is read, written into its OpenAPI description.
 Id = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z][0-9A-Za-z._:-]{0,127}$")]
 EidText = Annotated[str, msgspec.Meta(pattern="^[0-9]{32}$")]
+CACHE_HEAD = "station.cache"
+"""Head id of a claim made ahead, for a station to work without the store; no head can be called so."""
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 MaybeWords = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -49,7 +51,10 @@ class Recipe(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class ProfileResult(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What became of one package in this attempt; `package_state` is the ledger state it settles."""
+    """What became of one package in this attempt; `package_state` is the ledger state it settles.
+
+    `lease_id`: the claim it was loaded under where that was made ahead of this attempt, "" = the attempt's own.
+    """
 
     package_id: str
     iccid: str
@@ -64,6 +69,7 @@ class ProfileResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     key_consumed: bool
     pir_b64: str = ""
     error: str = ""
+    lease_id: str = ""
 
 
 class Defect(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -168,15 +174,16 @@ class OperatorAction(Message, kw_only=True):
 
 
 class HeadCommand(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """`S/cmd/block_head` (`action` BLOCK or UNBLOCK) and `S/cmd/change_socket`: a person acts on one head.
+    """`S/cmd/block_head` (`action` BLOCK or UNBLOCK) and `S/cmd/change_socket`: a person acts on one head; `S/cmd/lock`
+    and `S/cmd/unlock`: on the station, which takes no new unit or takes them again, with `head_id` "".
 
     `request_id` is a UUID: the same one twice is carried out once. `operator_id` names the person.
     """
 
     schema: str
     request_id: str
-    head_id: str
     operator_id: str
+    head_id: str = ""
     action: str = ""
     reason: str = ""
 
@@ -185,7 +192,9 @@ class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One head. `blocked`: it takes no new unit, for `reason` when that is its own.
 
     `cycles`: insertions of its socket, `maintenance_due` when that is all it is made for; `contact_failures` of
-    `contact_units`: units whose contact failed, of those remembered; `alarms`: codes of the alarms that stand.
+    `contact_units`: units whose contact failed, of those remembered; `alarms`: codes of the alarms that stand. `eid`:
+    the chip seated now; `loaded` of `to_load` bytes have reached it. `lamp` came with the verdict `last` and says what
+    becomes of the unit (PASS, FAIL, RESEAT, HOLD), `fault` is the code of what went wrong.
     """
 
     e10: str
@@ -204,6 +213,11 @@ class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
     contact_units: int = 0
     seconds_per_kb: float = 0.0
     alarms: list[str] = []
+    eid: str = ""
+    loaded: int = 0
+    to_load: int = 0
+    lamp: str = ""
+    fault: str = ""
 
 
 class HeadAnswer(Message, kw_only=True):
@@ -221,7 +235,9 @@ class StationState(Message, kw_only=True):
 
     `refusing`: the fault code for which no new unit is taken, "" when units are taken; `attention`: fault code -> what
     to do; `held`: EID -> why the unit must not go on and what to do with it, the longest held first, at most 100 of
-    `held_units`; `outbox_rejected`: events the supervisor put aside.
+    `held_units`; `outbox_rejected`: events the supervisor put aside; `cached_units`: chips whose packages are kept
+    here, the oldest for `cached_oldest_ms`; `store_away_since`: since when the station works from them alone, "" = it
+    does not.
     """
 
     e10: str
@@ -240,6 +256,9 @@ class StationState(Message, kw_only=True):
     attention: dict[str, str] = {}
     held: dict[str, str] = {}
     held_units: int = 0
+    cached_units: int = 0
+    cached_oldest_ms: int = 0
+    store_away_since: str = ""
 
 
 class Online(msgspec.Struct, omit_defaults=False, kw_only=True):
@@ -297,7 +316,11 @@ class Ack(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Job(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One job order as stations need it. `stations` empty = every station of the line."""
+    """One job order as stations need it. `stations` empty = every station of the line.
+
+    `route_policy`: what a head does when its route check has no answer: BLOCK, CACHE or ALLOW_AND_RECONCILE; OFF does
+    not ask. Of several orders a station works on the one with the highest `priority`, then the earliest `due_at`.
+    """
 
     job_order_id: str
     version: int
@@ -311,6 +334,9 @@ class Job(msgspec.Struct, omit_defaults=True, kw_only=True):
     customer: str = ""
     stations: list[str] = []
     dispatch_status: str = "READY"
+    priority: int = 0
+    due_at: str = ""
+    route_policy: str = "OFF"
 
 
 class JobState(Message, kw_only=True):
@@ -336,7 +362,8 @@ class LineState(Message, kw_only=True):
 class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/claims`: the packages of one chip for one SKU and region; idempotent by `attempt_id`.
 
-    Where a profile plan holds for them, or for them and the customer, those it names; else all.
+    Where a profile plan holds for them, or for them and the customer, those it names; else all. `job_order_id`: the job
+    they are for; `sn`: the serial number on the unit, where the station can read it.
     """
 
     attempt_id: Id
@@ -347,6 +374,8 @@ class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     head_id: Id
     lease_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 24 * 3600)] = 900
     customer: MaybeWords = ""
+    job_order_id: MaybeWords = ""
+    sn: MaybeWords = ""
 
 
 class ClaimedPackage(msgspec.Struct, kw_only=True):
@@ -371,7 +400,8 @@ class Claim(msgspec.Struct, kw_only=True):
 
     `packages` are to be loaded in order; `unresolved` (SENT or UNKNOWN) must be settled by reading this chip first;
     `installed` are done, but the unit is not clean to ship yet: verify and seal it. `denied`: profile type -> firmware
-    of this chip's maker that must not get it (`ifpp denylist`).
+    of this chip's maker that must not get it (`ifpp denylist`). `sn`: the serial number of the unit, as its traveller
+    says, "" without one.
     """
 
     attempt_id: str
@@ -383,6 +413,7 @@ class Claim(msgspec.Struct, kw_only=True):
     unresolved: list[ClaimedPackage] = []
     installed: list[ClaimedPackage] = []
     denied: dict[str, list[str]] = {}
+    sn: str = ""
 
 
 class SentNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -396,6 +427,36 @@ class ReleaseNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/claims/{attempt_id}/release`: nothing was sent; the packages are free again."""
 
     station_id: Id
+
+
+class LeaseQuestion(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/leases`: how the claims that this station made ahead stand."""
+
+    station_id: Id
+    leases: Annotated[list[Id], msgspec.Meta(max_length=100)]
+
+
+class LeaseAnswer(msgspec.Struct, kw_only=True):
+    """Those claims that still hold packages which were not sent; those of them whose delivery was withdrawn."""
+
+    held: list[str]
+    withdrawn: list[str]
+
+
+class ExpectedQuestion(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/expected`: chips this station may claim ahead for a product, by EID from `after` on."""
+
+    station_id: Id
+    sku: Words
+    region: Words
+    job_order_id: MaybeWords = ""
+    after: Annotated[str, msgspec.Meta(pattern="^([0-9]{32})?$")] = ""
+
+
+class ExpectedAnswer(msgspec.Struct, kw_only=True):
+    """The next EIDs with a package on the shelf, in order, none at the end; of chips the job reserved, if it did."""
+
+    eids: list[str]
 
 
 class SignedEntry(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 A unit is accounted for when (1) the robot binned it and a result of it is in the factory's books, (2) the books say
 INSTALLED of exactly the profiles its chip holds, (3) a green lamp and a PASS in the books go together, (4) the books
-say clean to ship exactly when the chip is locked and has no one-time key, and (5) none of its packages is left open.
+say clean to ship exactly when the chip is locked and has no one-time key, (5) none of its packages is left open, and
+(6) each package a station spoke of is in a Profile Loading Report.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import UnitPlan, WorldSummary
 from ifpp.station.journal import count_acknowledged
 from ifpp.store.factory import Factory
-from ifpp.store.records import AttemptRow, BalanceRow, UnitRecord
+from ifpp.store.records import AttemptRow, BalanceRow, ReportRow, UnitRecord
 from ifpp.wire.bpp import apdu_floor, parse_bpp
 from ifpp.wire.documents import read_delivery
 
@@ -45,11 +46,13 @@ class Figures:
     balance: list[BalanceRow] = field(default_factory=list)
     reported: int = 0
     report_refused: list[str] = field(default_factory=list)
+    reports: list[ReportRow] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
         """True when every unit is accounted for, the mass balance holds and the SM-DPf accepted every report item."""
-        return not self.unaccounted and all(row.holds for row in self.balance) and not self.report_refused
+        answered = not any(row.key_id and (row.verified is None or row.refused) for row in self.reports)
+        return not self.unaccounted and all(row.holds for row in self.balance) and not self.report_refused and answered
 
     def document(self) -> dict[str, Any]:
         """The figures as a JSON value."""
@@ -70,6 +73,7 @@ class Figures:
             "mass_balance": [_balance_document(row) for row in self.balance],
             "report_items_verified": self.reported,
             "report_items_refused": self.report_refused,
+            "reports": [_report_document(row) for row in self.reports],
         }
 
     def text(self) -> str:
@@ -84,6 +88,7 @@ class Figures:
             f"commands       {self.apdus_per_unit:.1f} a load, at least {self.apdu_floor_per_unit:.1f} by the protocol",
             f"station CPU    {self.cpu_ms_per_unit:.1f} ms a unit",
             f"reported       {self.reported} results verified by the SM-DPf, {len(self.report_refused)} refused",
+            *map(_report_text, self.reports),
             "packages       sku         region imported = available claimed sent installed failed unknown destroyed",
         ]
         for row in self.balance:
@@ -110,6 +115,7 @@ def take_account(
             _account_unit(figures, plan, truth.get(plan.eid), factory.unit(plan.eid))
         _account_unreadable(figures, world.units, truth, factory)
         figures.balance = factory.balance()
+        figures.reports = factory.written_reports()
     finally:
         factory.close()
     journals = [folder / "stations" / f"{station}.journal.db" for station in stations]
@@ -156,6 +162,9 @@ def _differences(truth: dict[str, Any], record: UnitRecord, passed: bool) -> Ite
     left = sorted(package.iccid for package in record.packages if package.state in _OPEN)
     if left:  # 5
         yield f"packages left open: {', '.join(left)}"
+    silent = sorted(package.iccid for package in record.packages if package.words and not package.reports)
+    if silent:  # 6
+        yield f"packages in no Profile Loading Report: {', '.join(silent)}"
 
 
 def _last(attempts: Iterable[AttemptRow]) -> AttemptRow | None:
@@ -206,6 +215,28 @@ def _verify_reports(figures: Figures, folder: Path, world: WorldSummary) -> None
         verdict = smdpf.verify_report(path)
         figures.reported += len(verdict.verified)
         figures.report_refused += [f"ICCID {item.iccid}: {why}" for item, why in verdict.refused]
+
+
+def _report_text(row: ReportRow) -> str:
+    """One report for people: whether it came to its SM-DPf, and what that said."""
+    if row.verified is None:
+        return f"report         {row.items} items for {row.smdp_oid}, {'not answered' if row.key_id else 'not signed'}"
+    said = f"{row.verified} verified, {row.noted} noted, {row.refused} refused"
+    return f"report         {row.items} items for {row.smdp_oid}, delivered and answered: {said}"
+
+
+def _report_document(row: ReportRow) -> dict[str, Any]:
+    return {
+        "report_id": row.report_id,
+        "smdp_oid": row.smdp_oid,
+        "items": row.items,
+        "signed": bool(row.key_id),
+        "delivered": bool(row.delivered_at),
+        "acknowledged": bool(row.acknowledged_at),
+        "verified": row.verified,
+        "noted": row.noted,
+        "refused": row.refused,
+    }
 
 
 def _balance_document(row: BalanceRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`ifpp audit`: make a signing key, export the audit log, check an export without the factory."""
+"""`ifpp audit`: export the audit log, check an export without the factory."""
 
 from __future__ import annotations
 
@@ -8,32 +8,25 @@ from pathlib import Path
 
 from ifpp.errors import SettingsError
 from ifpp.line.audit_check import AuditReport, check_audit, check_continuation
-from ifpp.trust.signer import VerificationKey, create_key, read_public_key
-
-
-def make_key(path: Path) -> None:
-    """Make a fresh signing key; raises CustodyError FILE.WRITE when the file exists."""
-    public = create_key(path)
-    key = read_public_key(public)
-    _print(f"private key  {path} (mode 0600: keep it on the supervisor alone)")
-    _print(f"public key   {public} (give it to whoever checks the audit log)")
-    _print(f"key id       {key.key_id}")
+from ifpp.trust.signer import VerificationKey, read_public_key
 
 
 def export(site_file: Path, out: Path) -> None:
     """Write the audit log to a file; raises CustodyError FILE.WRITE, SettingsError."""
     from ifpp.line.audit_export import export_audit
-    from ifpp.roles.runtime import load_signer, open_factory
+    from ifpp.roles.key_access import signer_for, using_keys
+    from ifpp.roles.runtime import open_factory
     from ifpp.settings import load_site
+    from ifpp.trust.keyring import Purpose
 
     site = load_site(site_file)
-    signer = load_signer(site, site_file)
-    factory = open_factory(site, site_file, writer="report")
-    try:
-        done = export_audit(factory, out, signer, datetime.now(UTC))
-    finally:
-        factory.close()
-    signed = f"signed by key {done.key_id}" if done.key_id else "NOT SIGNED: set supervisor.signing_key"
+    with using_keys(site.keys, site_file) as keys:
+        factory = open_factory(site, site_file, writer="report")
+        try:
+            done = export_audit(factory, out, signer_for(keys, site.keys, Purpose.AUDIT), datetime.now(UTC))
+        finally:
+            factory.close()
+    signed = f"signed by key {done.key_id}" if done.key_id else "NOT SIGNED: set [keys]"
     _print(f"{done.entries} entries in {done.chains} chains, {done.checkpoints} checkpoints; {signed}")
     _print(f"written to {done.path}")
 

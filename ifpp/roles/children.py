@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,15 @@ class Child:
 class Children:
     """Starts processes and stops them in reverse order; one that is started again takes the place of the last.
 
-    `command` gives the words that start ifpp itself for a process of some name.
+    `command` gives the words that start ifpp itself for a process of some name, `environment` what every one finds in
+    its environment; None = ours.
     """
 
-    def __init__(self, logs: Path, command: Callable[[str], Sequence[str]]) -> None:
+    def __init__(
+        self, logs: Path, command: Callable[[str], Sequence[str]], environment: Mapping[str, str] | None = None
+    ) -> None:
         self._logs = logs
+        self._environment = environment
         self._command = command
         self._started: list[Child] = []
         logs.mkdir(parents=True, exist_ok=True)
@@ -94,6 +98,7 @@ class Children:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stream,
                 start_new_session=True,
+                env=self._environment,
             )
         child = Child(name, process, log)
         self._started.append(child)

@@ -136,6 +136,8 @@ def _package_text(package: PackageRow) -> Iterator[str]:
         )
         yield f"  report  {report.created_at}  {report.report_id} as {report.state}; {heard}"
         yield f"          {report.file}"
+        if report.verdict:
+            yield f"          the SM-DPf says: {report.verdict}{f', {report.reason}' if report.reason else ''}"
     if not package.reports:
         yield "  report  in no Profile Loading Report yet"
 

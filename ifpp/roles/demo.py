@@ -22,6 +22,7 @@ from ifpp.bus.broker import BrokerKind
 from ifpp.errors import ServiceError, SettingsError
 from ifpp.roles.accounts import Figures, take_account
 from ifpp.roles.children import Child
+from ifpp.roles.demo_keys import KeysKind, softhsm_module
 from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
 from ifpp.sim.doors import Ports
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
@@ -49,6 +50,9 @@ class DemoOptions:
     broker: BrokerKind | None
     json: Path | None
     keep: Path | None
+    keys: KeysKind = KeysKind.SOFTWARE
+    encrypt_deliveries: bool = False
+    dm_auth: bool = False
 
 
 def demo(options: DemoOptions) -> int:
@@ -67,7 +71,7 @@ def demo(options: DemoOptions) -> int:
         options.json.write_text(json.dumps(figures.document(), indent=2) + "\n", encoding="utf-8")
     _say(figures.text())
     if options.keep is not None:
-        _say(f"kept in {options.keep}")
+        _say(f"kept in {options.keep}; its keys: export CREDENTIALS_DIRECTORY={options.keep / 'credentials'}")
     return 0 if figures.sound else 1
 
 
@@ -81,6 +85,10 @@ def _check(options: DemoOptions) -> bytes | None:
         raise SettingsError("COMMAND.INVALID", "it exists already; name a new folder", where=f"--keep {options.keep}")
     if options.json is not None and not options.json.resolve().parent.is_dir():
         raise SettingsError("COMMAND.INVALID", "its folder does not exist", where=f"--json {options.json}")
+    if options.keys is KeysKind.NONE and (options.encrypt_deliveries or options.dm_auth):
+        raise SettingsError("COMMAND.INVALID", "these want keys", where="--encrypt-deliveries or --dm-auth")
+    if options.keys is KeysKind.PKCS11:
+        softhsm_module()
     if options.template is None:
         return None
     try:
@@ -106,7 +114,11 @@ class _Demo:
             broker=options.broker,
             ports=options.ports,
             modem=options.modem,
+            keys=options.keys,
         )
+        self._floor.encrypt_deliveries = options.encrypt_deliveries
+        if options.dm_auth:
+            self._floor.station_extra += "\n[recipe]\ndm_auth = true\n"
 
     async def run(self) -> Figures:
         task = asyncio.current_task()
@@ -126,7 +138,7 @@ class _Demo:
             await floor.metrics(floor.children[SUPERVISOR])
             cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
             await floor.children.stop(*stations)
-            await floor.write_reports()
+            await floor.deliver_reports(world, await floor.write_reports())
         finally:
             await floor.close()
         return take_account(self._folder, world, self._stations, station_cpu_s=cpu_s, block_size=255)
@@ -168,7 +180,7 @@ class _Demo:
             while any(chips.process.returncode is None for chips in fleet):
                 await asyncio.sleep(_PROGRESS_S)
                 for child in self._floor.children.dead():
-                    if child not in fleet and child.name != "import":
+                    if child not in fleet and child.name not in ("import", "keys"):
                         raise child.death(f"{child.name} ended in the middle of the work")
                 counts = await asyncio.to_thread(factory.unit_counts)
                 if (now := sum(row.attempts for row in counts)) != attempts:

@@ -20,10 +20,12 @@ from ifpp.bus.broker import BrokerKind, DemoBroker, free_port, start_demo_broker
 from ifpp.errors import IntakeError, ServiceError
 from ifpp.model.clock import SystemClock
 from ifpp.roles.children import Child, Children
+from ifpp.roles.demo_keys import DemoKeys, KeysKind
 from ifpp.roles.virtual_readers import VirtualReaders
 from ifpp.sim.doors import Ports
+from ifpp.sim.esbpp import PUBLIC_FILE
+from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import WorldSummary
-from ifpp.trust.signer import create_key
 
 LINE = "L1"
 STORE, SUPERVISOR = "store", "supervisor"
@@ -34,13 +36,14 @@ class FactoryFloor:
     """One line in `folder`: stations `stations` with `heads` heads each; a chip takes `apdu_ms` for a command.
 
     `supervisor_extra` are lines for the table [supervisor] of the site, `station_extra` tables for each station,
-    `fleet_extra` options of `ifpp sim fleet`.
+    `fleet_extra` options of `ifpp sim fleet`; `encrypt_deliveries`: the SM-DPf sends envelopes for the transport key.
     """
 
     supervisor_extra = ""
     # The robot cannot release a head, and faulty units may follow each other: no head is quarantined.
     station_extra = "\n[life]\ncontact_streak = 0\nfail_streak = 0\n"
     fleet_extra: Sequence[str] = ()
+    encrypt_deliveries = False
 
     def __init__(
         self,
@@ -52,12 +55,14 @@ class FactoryFloor:
         broker: BrokerKind | None,
         ports: Ports = Ports.TCP,
         modem: str = "plain",
+        keys: KeysKind = KeysKind.SOFTWARE,
     ) -> None:
         self.folder = folder
         self.stations = list(stations)
         self.heads = heads
         self.apdu_ms = apdu_ms
-        self.children = Children(folder / "logs", self.command)
+        self.keys = DemoKeys(folder, keys)
+        self.children = Children(folder / "logs", self.command, self.keys.environment)
         self.fleets: dict[str, Child] = {}
         self.broker: DemoBroker | None = None
         self._ports = ports
@@ -66,6 +71,7 @@ class FactoryFloor:
         self._sockets = Path(tempfile.mkdtemp(prefix="ifpp-"))  # a socket's path may have some 100 characters only
         self._broker_kind = broker
         self._broker_port = free_port()
+        self._smdpf_port = free_port()
         self._site_file = folder / "config" / "site.toml"
 
     def command(self, _name: str) -> list[str]:
@@ -86,6 +92,7 @@ class FactoryFloor:
     async def open(self, world: WorldSummary) -> None:
         """Start everything else in order once the broker runs; returns when all serve. `close` also when it raises."""
         self._write_site(world, free_port())
+        await self._make_keys()
         await self._import(world)
         for station in self.stations:
             self.fleets[station] = await self.start_fleet(world, station)
@@ -143,10 +150,35 @@ class FactoryFloor:
         return self.folder / f"fleet-{station}.json"
 
     async def _import(self, world: WorldSummary) -> None:
-        files = map(str, [world.esed, *world.deliveries, *world.job_orders])
+        deliveries = await self._encrypted(world) if self.encrypt_deliveries else world.deliveries
+        files = map(str, [world.esed, *deliveries, world.travellers, *world.job_orders])
         child = await self.children.start_ifpp("import", "store", "import", *files, *self._config)
         if await child.process.wait():
             raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
+
+    async def _encrypted(self, world: WorldSummary) -> list[Path]:
+        """Let the SM-DPf encrypt its deliveries for the transport key."""
+        public, out = self._site_file.parent / "transport.pub", world.directory / "encrypted"
+        deliveries = [str(path) for path in world.deliveries]
+        for words in (
+            ["keys", "public", "transport.1", str(public), *self._config],
+            ["sim", "encrypt", *deliveries, "--key", str(public), "--out", str(out)],
+        ):
+            child = await self.children.start_ifpp("keys", *words)
+            if await child.process.wait():
+                raise child.death("the deliveries could not be encrypted")
+        return [out / f"{path.name}.envelope" for path in world.deliveries]
+
+    async def _make_keys(self) -> None:
+        """Hold the ceremony, and write the key that auditors check with to `config/audit.pub`."""
+        if self.keys.kind is KeysKind.NONE:
+            return
+        await asyncio.to_thread(self.keys.prepare)
+        public = str(self._site_file.parent / "audit.pub")
+        for words in (["init", "--by", "demo", "--reason", "a new line"], ["public", "audit.1", public]):
+            child = await self.children.start_ifpp("keys", "keys", *words, *self._config)
+            if await child.process.wait():
+                raise child.death("the keys could not be made")
 
     # ---- while it runs ----------------------------------------------------------------------------
 
@@ -178,6 +210,21 @@ class FactoryFloor:
             raise child.death("the Profile Loading Reports could not be written")
         return folder
 
+    async def deliver_reports(self, world: WorldSummary, folder: Path) -> None:
+        """Let the SM-DPf take the reports and answer; without keys nothing is signed and nothing goes out."""
+        if self.keys.kind is KeysKind.NONE:
+            return
+        public = self._site_file.parent / "report.pub"
+        child = await self.children.start_ifpp("keys", "keys", "public", "report.1", str(public), *self._config)
+        if await child.process.wait():
+            raise child.death("the key of the reports could not be told")
+        words = ["sim", "smdpf", str(world.directory), "--key", str(public), "--port", str(self._smdpf_port)]
+        smdpf = await self.children.start_ifpp("smdpf", *words)
+        await smdpf.wait_ready()
+        child = await self.children.start_ifpp("deliver", "report", "deliver", str(folder), *self._config)
+        if await child.process.wait():
+            raise child.death("the Profile Loading Reports could not be delivered")
+
     # ---- settings ---------------------------------------------------------------------------------
 
     @property
@@ -188,10 +235,9 @@ class FactoryFloor:
         return self.folder / "stations" / f"{station}.toml"
 
     def _write_site(self, world: WorldSummary, store_port: int) -> None:
-        trust = self._site_file.parent / "trust"
+        trust, folder = self._site_file.parent / "trust", world.directory / "smdpf"
         trust.mkdir(parents=True)
         shutil.copy(world.ci, trust / "ci.der")
-        create_key(self._site_file.parent / "audit.key")
         self._site_file.write_text(
             f"""enterprise = "demo"
 site = "laptop"
@@ -209,9 +255,13 @@ database = "{self.database}"
 [trust]
 roots = "trust"
 
+[reports.smdp."{SmDpf.load(folder).oid}"]
+url = "http://127.0.0.1:{self._smdpf_port}/reports"
+key = "{(folder / PUBLIC_FILE).resolve()}"
+
 [supervisor]
-signing_key = "audit.key"
-{self.supervisor_extra}""",
+{self.supervisor_extra}
+{self.keys.table}""",
             encoding="utf-8",
         )
 
@@ -224,7 +274,7 @@ signing_key = "audit.key"
             lines += ["", f"[heads.{head}]", f'port = "{place["port"]}"', f'lamp = "{place["lamp"]}"']
         if readers := self._readers.get(station):
             lines += ["", "[pcsc]", f'socket = "{readers.socket}"']
-        path.write_text("\n".join(lines) + f"\n{self.station_extra}", encoding="utf-8")
+        path.write_text("\n".join(lines) + f"\n{self.station_extra}\n{self.keys.table}", encoding="utf-8")
 
 
 def scrape(metrics_port: int) -> str:

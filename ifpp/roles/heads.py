@@ -12,6 +12,7 @@ from ifpp.bus.client import BrokerAddress
 from ifpp.bus.topics import Topics, check_station
 from ifpp.bus.visit import tell
 from ifpp.model.messages import HeadCommand, HeadState
+from ifpp.roles.runtime import broker_tls
 from ifpp.settings import load_site
 from ifpp.station.commands import BLOCK_HEAD, CHANGE_SOCKET, check_person, check_reason
 
@@ -58,7 +59,8 @@ def _tell(site_file: Path, act: Act, name: str, action: str) -> int:
         reason=act.reason,
     )
     topics = Topics(site.enterprise, site.site, site.area, site.line, site.broker.prefix)
-    address = BrokerAddress(site.broker.host, site.broker.port)
+    shown = broker_tls(site, site_file)
+    address = BrokerAddress(site.broker.host, site.broker.port, tls=shown.current if shown else None)
     answer = asyncio.run(tell(address, topics, act.station, name, command, act.wait_s))
     sys.stdout.write(f"{act.station} {act.head}: {answer.text}\n{_shown(answer.head)}")
     return 1 if answer.status == "REJECTED" else 0

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from ifpp.errors import SettingsError, SupplyError
+from ifpp.errors import SettingsError
 from ifpp.line.intake import import_file
-from ifpp.line.request import Wish, write_requests
+from ifpp.line.request import Wish, job_named, still_needed, write_requests
+from ifpp.roles.key_access import LateKeys
 from ifpp.roles.runtime import load_trust, open_factory
 from ifpp.settings import load_site
 from ifpp.store.plans import Planned
@@ -23,6 +24,7 @@ def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
     """Verify files and take them in, each whole or not at all; stops at the first refused one."""
     site = load_site(site_file)
     trust = load_trust(site, site_file)
+    keys = LateKeys(site.keys, site_file)
     factory = open_factory(site, site_file, writer="intake")
     try:
         for path in files:
@@ -36,6 +38,7 @@ def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
                     line=site.line,
                     dry_run=dry_run,
                     progress=progress.show,
+                    keys=keys,
                 )
             finally:
                 progress.clear()
@@ -43,6 +46,7 @@ def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
             sys.stdout.flush()
     finally:
         factory.close()
+        keys.close()
 
 
 def write_request(
@@ -54,17 +58,16 @@ def write_request(
     try:
         quantity, customer, order_ref = None, "", lot or f"{sku}-{region}"
         if job:
-            order = next((one for one in factory.jobs(site.line) if one.job_order_id == job), None)
-            if order is None:
-                raise SupplyError("JOB.UNKNOWN", f"line {site.line} has no such job order", where=job)
-            sku, region, quantity, order_ref = order.product.part_number, order.region, order.quantity, job
+            order = job_named(factory, site.line, job)
+            sku, region, order_ref = order.product.part_number, order.region, job
+            quantity = still_needed(factory, order)
             customer = order.customer
         plan = None if profile_types else factory.plan_for(sku, region, customer, datetime.now(UTC))
         profiles = tuple(Planned(kind) for kind in profile_types) if plan is None else plan.profiles
         if not (sku and region and profiles):
             detail = "name a job order, or SKU and region; and profile types, where no plan says them"
             raise SettingsError("COMMAND.INVALID", detail)
-        wish = Wish(sku, region, profiles)
+        wish = Wish(sku, region, profiles, job)
         report = write_requests(
             factory, folder, wish, now=datetime.now(UTC), lot=lot, quantity=quantity, order_ref=order_ref
         )

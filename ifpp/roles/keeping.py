@@ -1,21 +1,21 @@
-"""`ifpp store migrate | backup | restore | openapi | pki`: keeping the store, apart from serving it."""
+"""`ifpp store migrate | backup | restore | openapi`: keeping the store, apart from serving it."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ifpp.errors import SettingsError
+from ifpp.roles.key_access import LateKeys
 from ifpp.roles.runtime import database_url
 from ifpp.settings import load_site
 from ifpp.store import backup as backups
 from ifpp.store.migrate import migrate as take_steps
 from ifpp.storefront.openapi import describe
-from ifpp.trust.callers import CallerRole
-from ifpp.trust.site_pki import SitePki
+from ifpp.trust.keyring import KeyProvider, Purpose
 
 
 def migrate(site_file: Path) -> None:
@@ -27,46 +27,35 @@ def migrate(site_file: Path) -> None:
         _print("the database has the present schema")
 
 
-def backup(site_file: Path, file: Path) -> None:
-    """Write the factory database to a new file."""
-    _tell(backups.backup(database_url(load_site(site_file), site_file), file, datetime.now(UTC)))
+def backup(site_file: Path, file: Path, *, seal: bool | None) -> None:
+    """Write the factory database to a new file; `seal` None: sealed when [keys] has a backup key."""
+    site = load_site(site_file)
+    with closing(LateKeys(site.keys, site_file)) as keys:
+        wanted = Purpose.BACKUP in site.keys.purposes and site.keys.provider != "none" if seal is None else seal
+        provider = keys() if wanted else None
+        if provider is not None and seal is None and not _has_backup_key(provider):
+            provider = None
+        if seal and provider is None:
+            raise SettingsError("KEYS.NONE", "a sealed backup wants a backup key", where=str(site_file))
+        _tell(backups.backup(database_url(site, site_file), file, datetime.now(UTC), provider))
+        _print("sealed" if provider else "not sealed: whoever has this file can read it")
 
 
 def restore(site_file: Path, file: Path) -> None:
     """Make the factory database from a backup."""
-    _tell(backups.restore(file, database_url(load_site(site_file), site_file), datetime.now(UTC)))
+    site = load_site(site_file)
+    with closing(LateKeys(site.keys, site_file)) as keys:
+        _tell(backups.restore(file, database_url(site, site_file), datetime.now(UTC), keys))
+
+
+def _has_backup_key(keys: KeyProvider) -> bool:
+    found = keys.keys()
+    return any(info.purpose is Purpose.BACKUP for info in found)
 
 
 def openapi() -> None:
     """Print the description of the HTTP interface."""
     _print(json.dumps(describe(), indent=2))
-
-
-def pki(folder: Path, names: list[str], *, revoke: bool) -> None:
-    """Issue certificates to `store:<host>` and `<role>:<name>`, or revoke theirs; the list is renewed in any case."""
-    wanted = [_split(name) for name in names]
-    authority = SitePki(folder)
-    if revoke:
-        for kind, name in wanted:
-            authority.revoke(authority.certificate(kind, name))
-            _print(f"revoked  {authority.certificate(kind, name)}")
-    else:
-        for kind, name in wanted:
-            certificate, _ = (
-                authority.issue_store(name) if kind == "store" else authority.issue_caller(CallerRole(kind), name)
-            )
-            _print(f"issued   {certificate}")
-        authority.revoke()
-    _print(f"renewed  {authority.crl}")
-
-
-def _split(text: str) -> tuple[str, str]:
-    kind, _, name = text.partition(":")
-    pattern = "[0-9A-Za-z.:-]{1,253}" if kind == "store" else "[A-Za-z0-9_-]{1,32}"
-    if kind not in ("store", *CallerRole) or not re.fullmatch(pattern, name):
-        detail = "name certificates store:<host> or <role>:<name>, role " + ", ".join(CallerRole)
-        raise SettingsError("COMMAND.INVALID", detail, where=text[:60])
-    return kind, name
 
 
 def _tell(report: backups.BackupReport) -> None:

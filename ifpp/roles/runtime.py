@@ -17,7 +17,7 @@ from ifpp.store.denylist import Learning
 from ifpp.store.factory import Factory
 from ifpp.trust.certificate import CertificatePolicies
 from ifpp.trust.chain import TrustStore
-from ifpp.trust.signer import Signer, SoftwareSigner
+from ifpp.trust.tls import Renewed, client_context
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -73,10 +73,18 @@ def load_trust(site: Site, site_file: Path) -> TrustStore:
     return TrustStore(roots, policies(site.trust))
 
 
+def broker_tls(site: Site, site_file: Path) -> Renewed | None:
+    """Return what the supervisor and people's commands show to the broker; None without TLS. Raises SettingsError."""
+    if (tls := site.broker.tls) is None:
+        return None
+    return Renewed(client_context, *(beside(site_file, name) for name in (tls.ca, tls.cert, tls.key)))
+
+
 def open_factory(site: Site, site_file: Path, *, writer: str) -> Factory:
     """Open the factory database; `writer` names the chain of the audit log for what this process changes."""
     learning = Learning(site.denylist.failures, site.denylist.refuse)
-    return Factory.open(database_url(site, site_file), writer=writer, learning=learning)
+    url, required = database_url(site, site_file), site.quota.required
+    return Factory.open(url, writer=writer, learning=learning, orders_required=required)
 
 
 def database_url(site: Site, site_file: Path) -> str:
@@ -85,12 +93,6 @@ def database_url(site: Site, site_file: Path) -> str:
     if url.startswith(prefix) and not url.startswith(prefix + "/"):
         url = prefix + str(beside(site_file, url.removeprefix(prefix)))
     return url
-
-
-def load_signer(site: Site, site_file: Path) -> Signer | None:
-    """Open the key that signs the audit log; None when the site names none. Raises SettingsError SIGNER.*."""
-    name = site.supervisor.signing_key
-    return SoftwareSigner.load(beside(site_file, name)) if name else None
 
 
 def policies(trust: Trust) -> CertificatePolicies:

@@ -1,12 +1,16 @@
-"""`ifpp sim fleet`: a process that serves virtual chips and the robot that feeds them."""
+"""`ifpp sim`: virtual chips with the robot that feeds them, and the SM-DPf that takes reports, each as a process."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
 from ifpp.errors import SettingsError
+from ifpp.roles.runtime import run_until_stopped, say_ready
 from ifpp.sim.doors import DoorPlan, Ports, read_readers
+from ifpp.sim.envelope import encrypt_file
+from ifpp.sim.esbpp import ReportDoor
 from ifpp.sim.fleet import serve_fleet
 
 
@@ -48,3 +52,29 @@ def fleet(world: Path, options: FleetOptions) -> None:
         )
     except ValueError as error:
         raise SettingsError("COMMAND.INVALID", str(error), where="--ports, --readers or --modem") from error
+
+
+def encrypt(files: list[Path], out: Path, key: Path, key_name: str) -> None:
+    """Encrypt deliveries as the SM-DPf sends them; raises SettingsError for what cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path in files:
+            encrypt_file(path, out / f"{path.name}.envelope", key.read_bytes(), key_name)
+    except (OSError, ValueError) as error:
+        raise SettingsError("COMMAND.INVALID", f"cannot be encrypted ({error})", where=str(key)) from error
+
+
+def smdpf(world: Path, keys: list[Path], port: int) -> None:
+    """Take Profile Loading Reports until told to stop; raises SettingsError for what cannot be."""
+    try:
+        door = ReportDoor(world / "smdpf", [path.read_bytes() for path in keys], port=port)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SettingsError("COMMAND.INVALID", f"it cannot open ({error})", where=str(world)) from error
+
+    async def main(stop: asyncio.Event) -> None:
+        door.start()
+        say_ready("smdpf", port=door.port, url=door.url)
+        await stop.wait()
+        door.stop()
+
+    run_until_stopped(main)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from ifpp.errors import SettingsError
 from ifpp.line.coverage import Coverage, cover
+from ifpp.line.request import job_named
+from ifpp.line.reserve import choose_chips
+from ifpp.model.ids import Eid
 from ifpp.roles.runtime import open_factory
 from ifpp.settings import load_site
 
@@ -33,6 +36,48 @@ def show_coverage(site_file: Path, *, job: str, lot: str, as_json: bool) -> None
     _print(f"{report.chips} chips have not left, {report.blank} of them have no package for anything")
     for one in report.products:
         _print("\n".join(_text(one)))
+
+
+def reserve(site_file: Path, job: str, *, units: int, eids: Path | None, lot: str, by: str, reason: str) -> None:
+    """Keep chips for a job order: those a file names, or the first covered ones. Raises SupplyError, SettingsError."""
+    check_person(by, reason)
+    if (eids is None) == (units == 0):
+        raise SettingsError("COMMAND.INVALID", "say how many units, or name a file of EIDs", where="--units, --eids")
+    listed = None if eids is None else _listed(eids)
+    site = load_site(site_file)
+    factory = open_factory(site, site_file, writer="desk")
+    try:
+        now = datetime.now(UTC)
+        order = job_named(factory, site.line, job)
+        chosen = listed if listed is not None else choose_chips(factory, order, units, lot=lot, now=now)
+        new = factory.reserve(job, chosen, by.strip(), reason.strip(), now)
+        kept = factory.reservations()[job]
+    finally:
+        factory.close()
+    _print(f"job order {job}: {kept} chips are kept for it, {new} of them from now on")
+
+
+def unreserve(site_file: Path, job: str, by: str, reason: str) -> None:
+    """Keep no chip for a job order any more. Raises SettingsError COMMAND.INVALID."""
+    check_person(by, reason)
+    factory = open_factory(load_site(site_file), site_file, writer="desk")
+    try:
+        freed = factory.unreserve(job, by.strip(), reason.strip(), datetime.now(UTC))
+    finally:
+        factory.close()
+    _print(f"job order {job}: {freed} chips are free again")
+
+
+def _listed(file: Path) -> list[str]:
+    """Read EIDs, one a line."""
+    try:
+        lines = file.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("SETTINGS.MISSING", f"no text file of EIDs ({error})", where=str(file)) from error
+    try:
+        return [str(Eid(line)) for line in lines]
+    except ValueError as error:
+        raise SettingsError("COMMAND.INVALID", str(error), where=str(file)) from error
 
 
 def withdraw(site_file: Path, name: str, by: str, reason: str) -> None:
@@ -62,7 +107,7 @@ def _text(one: Coverage) -> Iterator[str]:
     plan = f"plan {one.plan}" if one.plan else "no plan: every profile type that was delivered"
     yield f"  profiles   {', '.join(one.profiles) or 'none known'} ({plan})"
     needed = "" if one.needed is None else f" of {one.needed} still needed, {one.spare} spare"
-    yield f"  covered    {one.covered}{needed}"
+    yield f"  covered    {one.covered}{needed}; {one.reserved} of them reserved"
     short = f"{one.short} of them without one-time keys for it; {one.missing} units lack a chip"
     yield f"  uncovered  {one.uncovered}, {short}"
     yield from (f"             {eid}" for eid in one.uncovered_eids[:_SHOWN])

@@ -8,29 +8,40 @@ from pathlib import Path
 from ifpp.line.supervisor import run_supervisor
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import SystemClock
-from ifpp.roles.runtime import load_signer, open_factory, run_until_stopped, say_ready
-from ifpp.settings import load_site
+from ifpp.roles.certificates import watched
+from ifpp.roles.key_access import signer_for, using_keys
+from ifpp.roles.runtime import broker_tls, open_factory, run_until_stopped, say_ready
+from ifpp.settings import Site, load_site
+from ifpp.trust.keyring import Purpose
+from ifpp.trust.signer import Signer
 
 
 def run(site_file: Path) -> None:
     """Supervise the line of a site file until told to stop; raises IfppError when it cannot start."""
     site = load_site(site_file)
-    metrics = Metrics(Role.SUPERVISOR, line=site.line)
-    signer = load_signer(site, site_file)
+    metrics = Metrics(Role.SUPERVISOR, line=site.line, node="line")
+    with using_keys(site.keys, site_file, metrics) as keys:
+        _supervise(site, site_file, metrics, signer_for(keys, site.keys, Purpose.AUDIT))
+
+
+def _supervise(site: Site, site_file: Path, metrics: Metrics, signer: Signer | None) -> None:
+    clock, tls = SystemClock(), broker_tls(site, site_file)
     factory = open_factory(site, site_file, writer=f"line-{site.line}")
 
     async def main(stop: asyncio.Event) -> None:
         exposition = metrics.serve(site.supervisor.metrics_port)
         try:
-            await run_supervisor(
-                site,
-                factory,
-                metrics=metrics,
-                clock=SystemClock(),
-                stop=stop,
-                signer=signer,
-                ready=lambda: say_ready("supervisor", metrics_port=exposition.port),
-            )
+            async with watched(metrics, clock, tls.files[:2] if tls else ()):
+                await run_supervisor(
+                    site,
+                    factory,
+                    metrics=metrics,
+                    clock=clock,
+                    stop=stop,
+                    signer=signer,
+                    broker_tls=tls.current if tls else None,
+                    ready=lambda: say_ready("supervisor", metrics_port=exposition.port),
+                )
         finally:
             exposition.close()
 

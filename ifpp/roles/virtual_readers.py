@@ -168,7 +168,7 @@ def require_tools() -> None:
         _as_root("true")
     except ServiceError:
         raise SettingsError(
-            "SETTINGS.INVALID", "virtual readers need root, or sudo without password, for a network namespace"
+            "SETTINGS.NEEDS_ROOT", "virtual readers need root, or sudo without password, for a network namespace"
         ) from None
 
 

@@ -13,6 +13,7 @@ It holds private keys: it is written with mode 0600 into a directory of mode 070
      "free_nvm": bytes a profile may really take,
      "reported_nvm": bytes the chip claims in EUICCInfo2; differs from free_nvm only in faulty chips,
      "free_ram": bytes, "profile_version": hex 3 bytes, "svn": hex 3 bytes, "firmware": hex 3 bytes,
+     "dm_key": hex 16 bytes, when key deletion and lock want the device maker's MAC (FPX/1 10.8 dmAuth),
      "faults": {}  or one planned fault:
         {"class": "small_memory"}                      free_nvm is too small (and reported_nvm is not): (5, 10)
         {"class": "dead"}                              no ATR at all
@@ -71,6 +72,7 @@ class CardFile:
     svn: bytes = b"\x02\x06\x00"
     firmware: bytes = b"\x01\x04\x02"
     faults: dict[str, Any] = field(default_factory=dict)
+    dm_key: bytes = field(default=b"", repr=False)
 
 
 def euicc_info2(card: CardFile, pkids: Sequence[bytes], *, applications: int = 0, nvm: int | None = None) -> bytes:
@@ -122,6 +124,7 @@ def save(card: CardFile, directory: Path) -> Path:
         "svn": card.svn.hex(),
         "firmware": card.firmware.hex(),
         "faults": card.faults,
+        **({"dm_key": card.dm_key.hex()} if card.dm_key else {}),
     }
     write_private(path, json.dumps(document, indent=1).encode())
     return path
@@ -146,6 +149,7 @@ def load(path: Path) -> CardFile:
         svn=bytes.fromhex(document["svn"]),
         firmware=bytes.fromhex(document["firmware"]),
         faults=document["faults"],
+        dm_key=bytes.fromhex(document.get("dm_key", "")),
     )
 
 

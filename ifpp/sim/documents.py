@@ -15,6 +15,8 @@ Binary identifiers are lower-case hex, other binary data base64 (standard alphab
     *.plr.jsonl            factory -> SM-DPf   header: report_id, smdp_oid, from, to, created_at
                                                item: eid, iccid, transaction_id, outcome, pir or fpa_error, station,
                                                head, started_at, ended_at
+    *.traveller.jsonl      MES -> factory      header: created_at
+                                               item: sn, sku, eid, job_order_id
     *.job.json             planner -> factory  one object: format, version, job
 """
 
@@ -192,6 +194,14 @@ def write_job_order(path: Path, job: Mapping[str, Any]) -> None:
     """Write a job order file."""
     document = {"format": "ifpp.job-order", "version": VERSION, "job": job}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def write_travellers(path: Path, units: Iterable[Mapping[str, Any]]) -> None:
+    """Write travellers: units as JSON values with sn, sku, eid and job_order_id."""
+    header = {"format": "ifpp.traveller", "version": VERSION, "created_at": utc_now()}
+    with JsonLinesWriter(path, header) as out:
+        for unit in units:
+            out.add(unit)
 
 
 def read_request(path: Path) -> Request:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ifpp.sim import pki
@@ -47,6 +48,11 @@ class Chip:
     record: EuiccRecord
 
 
+def dm_key_of(master: bytes, eid: str) -> bytes:
+    """Derive the device maker's key of one chip: AES-256-ECB of the EID under the master (16 bytes)."""
+    return Cipher(algorithms.AES256(master), modes.ECB()).encryptor().update(bytes.fromhex(eid))  # noqa: S305 - one block
+
+
 def eid_of(first30: str) -> str:
     """Append the two check digits (SGP.29, ISO 7064 MOD 97-10) to the first 30 digits of an EID."""
     return f"{first30}{98 - int(first30 + '00') % 97:02d}"
@@ -56,11 +62,15 @@ class Eum:
     """Issues chips below one EUM certificate; EIDs run on from a seeded start, keys are random, always.
 
     `trusted`: the CI roots (DER certificates) the chips accept for CERT.DPpb; by default the root of `tree`.
+    `dm_master`: the device maker's master (32 bytes), when chips shall delete keys and lock only for him.
     """
 
-    def __init__(self, tree: pki.Pki, *, seed: int, ein: str = pki.EIN, trusted: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, tree: pki.Pki, *, seed: int, ein: str = pki.EIN, trusted: Sequence[bytes] = (), dm_master: bytes = b""
+    ) -> None:
         self._eum = tree.eum
         self._ein = ein
+        self._dm_master = dm_master
         self._trusted = tuple(trusted) or (tree.ci.der,)
         self._pkids = tuple(_pkid(certificate) for certificate in self._trusted)
         self._organisation = pki.organisation_of(tree.eum.certificate)
@@ -97,6 +107,7 @@ class Eum:
             free_nvm=free_nvm,
             reported_nvm=free_nvm if reported_nvm is None else reported_nvm,
             faults=faults or {},
+            dm_key=dm_key_of(self._dm_master, identity) if self._dm_master else b"",
         )
         public = tuple((key.otk_id, key.public) for key in one_time_keys)
         otk_list = signed_otk_list(secret, identity, one_time_keys)

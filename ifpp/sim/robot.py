@@ -132,7 +132,7 @@ class Robot:
             await asyncio.sleep(self._handling_s)
             if not await _takes(slot):
                 return
-            slot.seat(None if unit.dead else unit.card, self._cut(slot, unit))
+            slot.seat(None if unit.dead else unit.card, self._cut(slot, unit), unit.sn)
             lamp = await slot.verdict()
             unit.lamps.append(lamp)
             unit.busy_ms.append(round(slot.busy_s * 1000, 1))

@@ -6,6 +6,7 @@ Frames both ways are a 2-byte big-endian length and a payload. From the station:
               E1 tt wait until the slot is empty (reply 01 empty, 00 still seated); a removal that nobody has asked
               about yet counts, so a quick robot cannot change units unnoticed
               E2 ll lamp (no reply): 0 off 1 busy 2 pass 3 fail 4 reseat 5 hold
+              E3 00 what the fixture's scanner has read from the unit (reply: its serial number, or empty)
     4.. bytes an APDU (reply: response data and SW1 SW2; empty: the chip is gone or mute)
 Anything else ends the connection. The newest connection to a slot is the one it serves.
 """
@@ -28,7 +29,7 @@ from ifpp.sim.euicc import Euicc
 
 _EMPTY_FRAME = b"\x00\x00"
 _YES, _NO = b"\x01", b"\x00"
-_WAIT_SEATED, _WAIT_EMPTY, _LAMP = 0xE0, 0xE1, 0xE2
+_WAIT_SEATED, _WAIT_EMPTY, _LAMP, _LABEL = 0xE0, 0xE1, 0xE2, 0xE3
 _TENTH_S = 0.1
 _MIN_APDU = 4
 
@@ -77,6 +78,7 @@ class Slot:
         self.name = name
         self.apdu_s = apdu_ms / 1000
         self.lamp = Lamp.OFF
+        self.label = ""  # of the unit that was seated last
         self.losses = 0  # how often contact was lost over an APDU
         self.tape: list[tuple[bytes, bytes]] | None = None  # EID and command of every APDU, when wanted
         self._powered_s = self._shown_s = 0.0
@@ -94,9 +96,10 @@ class Slot:
     def seated(self) -> bool:
         return self._seated
 
-    def seat(self, card: Euicc | None, cut: Cut | None = None) -> None:
-        """Put a unit into the slot; `card` None is a unit whose chip never answers."""
+    def seat(self, card: Euicc | None, cut: Cut | None = None, label: str = "") -> None:
+        """Put a unit into the slot; `card` None is a unit whose chip never answers, `label` what is printed on it."""
         self._card = card
+        self.label = label
         self._seated = True
         self._cut = cut
         self._since_power_up = 0
@@ -300,6 +303,8 @@ class SlotProtocol(asyncio.Protocol):
         kind, argument = payload  # ValueError unless 2 bytes
         if kind == _LAMP:
             self._slot.show(Lamp(argument))
+        elif kind == _LABEL and argument == 0:
+            self._reply(self._slot.label.encode())
         elif kind not in (_WAIT_SEATED, _WAIT_EMPTY):
             raise ValueError(f"control {kind:02X}")
         elif self._holds(kind):

@@ -5,6 +5,7 @@
         esed/batch-<seed>.esed.jsonl      eUICC data (EUM -> factory)
         delivery/<job>.esbpp.jsonl        one delivery for each job order (SM-DPf -> factory)
         jobs/<job>.job.json               job orders
+        jobs/units.traveller.jsonl        what the MES says each unit is to become
         cards/<eid>.card.json             private: what is inside each chip (see card_file)
         smdpf/                            private: SM-DPf key and orders (see SmDpf.load)
         world.json                        {"seed", "units": [{"eid", "sn", "job", "station", "fault", "iccids"}, ...]}
@@ -84,6 +85,7 @@ class WorldSummary:
     esed: Path
     deliveries: tuple[Path, ...]
     job_orders: tuple[Path, ...]
+    travellers: Path
     units: tuple[UnitPlan, ...]
 
     @property
@@ -206,12 +208,13 @@ def build_world(
     profiles_per_unit: int = 1,
     faults: int = 0,
     fault_classes: Sequence[str] = FAULT_CLASSES,
+    dm_master: bytes = b"",
 ) -> WorldSummary:
     """Make a fresh world in `directory` (created; FileExistsError when it holds one already).
 
     Units are dealt to the jobs in turn. `profile_kb` is the range of profile sizes in 1000 bytes, each type comes in
     four sizes spread over it; `template` takes this SAIP package for every profile instead. `ppk` None takes
-    session-key and random-key mode in turn. `faults` units, chosen by the seed, get the `fault_classes` in turn.
+    session-key and random-key mode in turn. `dm_master`: see Eum. `faults` units, chosen by the seed, get the `fault_classes` in turn.
     Raises ValueError for numbers that do not fit together.
     """
     if not 0 <= faults <= units or not len(jobs) <= units or not jobs:
@@ -225,7 +228,7 @@ def build_world(
     for name in ("pki", "esed", "delivery", "jobs", "cards", "smdpf"):
         (directory / name).mkdir(mode=0o700)
     tree = pki.Pki.create()
-    eum = Eum(tree, seed=seed)
+    eum = Eum(tree, seed=seed, dm_master=dm_master)
     smdpf = SmDpf(tree.dppb, tree.ci.der)
     last_apdu = _FIRST_LOAD_APDU + 2 * (len(template) // 1000 if template else profile_kb[0])
     made = [
@@ -239,8 +242,12 @@ def build_world(
     smdpf.save(directory / "smdpf")
     plans = sorted((plan for _, _, part in served for plan in part), key=lambda plan: plan.sn)
     _write_plan(directory, seed, plans)
+    travellers = _write_travellers(
+        directory, plans, {job.job_order_id: job.sku for job in (JobPlan(*job) for job in jobs)}
+    )
     deliveries = tuple(delivery for delivery, _, _ in served)
-    return WorldSummary(directory, ci, esed, deliveries, tuple(order for _, order, _ in served), tuple(plans))
+    orders = tuple(order for _, order, _ in served)
+    return WorldSummary(directory, ci, esed, deliveries, orders, travellers, tuple(plans))
 
 
 def tamper(bpp: bytes, choose: Callable[[int], int]) -> bytes:
@@ -293,6 +300,14 @@ def _write_chips(directory: Path, seed: int, tree: pki.Pki, eum: Eum, units: Seq
 def _write_plan(directory: Path, seed: int, plans: Sequence[UnitPlan]) -> None:
     document = {"seed": seed, "units": [asdict(plan) for plan in plans]}
     (directory / "world.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_travellers(directory: Path, plans: Sequence[UnitPlan], skus: Mapping[str, str]) -> Path:
+    """Write what the MES says each unit is to become."""
+    path = directory / "jobs" / "units.traveller.jsonl"
+    units = ({"sn": plan.sn, "sku": skus[plan.job], "eid": plan.eid, "job_order_id": plan.job} for plan in plans)
+    documents.write_travellers(path, units)
+    return path
 
 
 def _request_item(chip: Chip, slot: int, job: JobPlan) -> RequestItem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from ssl import SSLContext
+from pathlib import Path
 
 import msgspec
 
@@ -18,9 +18,10 @@ from ifpp.hw.port import make_port
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
-from ifpp.model.messages import Ack, Birth, HeadBirth, JobState, OutboxRange
-from ifpp.settings import Site, Station
-from ifpp.station.board import Board
+from ifpp.model.messages import Ack, Birth, HeadBirth, JobState, OperatorAction, OutboxRange, StationState
+from ifpp.settings import People, Site, Station
+from ifpp.station.board import Ahead, Board
+from ifpp.station.cache import Cache
 from ifpp.station.commands import NAMES, Commands
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.floor import Floor
@@ -29,15 +30,23 @@ from ifpp.station.head import Head
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
+from ifpp.station.lock import Lock
+from ifpp.station.permits import Permits
+from ifpp.station.prefetch import Prefetch
 from ifpp.station.pump import Pump
 from ifpp.station.records import OutboxRow
 from ifpp.station.recovery import recover
+from ifpp.station.supplier import Supplier
 from ifpp.station.watch import Watch
+from ifpp.station.window import FOR_SCREENS, SILENT_S, Window
 from ifpp.store.client import StoreClient
 from ifpp.trust.chain import TrustStore
+from ifpp.trust.people import Somebody
+from ifpp.trust.tls import Renewed
 
 _SNAPSHOT_S = 1.0
 _SNAPSHOT_AT_LEAST_S = 60.0
+_LOOK_S = 0.25
 _DRAIN_S = 10.0
 log = get_logger("station.agent")
 
@@ -55,8 +64,16 @@ class Agent:
         metrics: Metrics,
         clock: Clock,
         at_edge: AtEdge = pass_by,
-        store_tls: SSLContext | None = None,
+        tls: Renewed | None = None,
+        cache: Cache | None = None,
+        eids: Path | None = None,
+        window: tuple[Path, People | None] | None = None,
+        permits: Permits | None = None,
     ) -> None:
+        """`tls`: what the station shows to store and broker. `window`: where screens look in, and who may act there.
+
+        `permits`: see `Floor`.
+        """
         self._station = station
         self._journal = journal
         self._clock = clock
@@ -66,14 +83,36 @@ class Agent:
         self._board = Board(station.id, journal.boot_id, clock)
         self._gate = Gate()
         self._lives = Lives(station.heads, station.life, station_id=station.id, boot_id=journal.boot_id, clock=clock)
-        self._commands = Commands(station.id, self._lives, self._board, journal, metrics, clock)
+        self._lock = Lock(self._gate)
+        self._commands = Commands(station.id, self._lives, self._board, journal, metrics, clock, self._lock)
         self._asked_on = {self._topics.command(station.id, name): name for name in NAMES}
         self._watch = Watch(journal, self._gate, station.outbox, metrics, clock)
         self._pump = Pump(journal, self._send, station.outbox, clock, node_id=station.id)
-        self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s, tls=store_tls)
+        self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s, tls=tls.current if tls else None)
+        self._supplier = Supplier(self._store, cache, journal, self._gate, clock, margin_s=station.cache.margin_s)
+        self._prefetch = (
+            None
+            if cache is None
+            else Prefetch(
+                self._supplier,
+                cache,
+                journal=journal,
+                trust=trust,
+                settings=station,
+                eids=eids,
+                gate=self._gate,
+                metrics=metrics,
+                clock=clock,
+            )
+        )
+        self._operator = ""
+        self._window = window and Window(
+            *window, clock, idle_s=station.window.idle_s, obey=self._commands.obey, passing=self._passed
+        )
+        self._shown_on = {f"{self._topics.base}/{at}": at for at in FOR_SCREENS if window}
         self._stopping = asyncio.Event()
         self._bus = BusClient(
-            BrokerAddress(site.broker.host, site.broker.port),
+            BrokerAddress(site.broker.host, site.broker.port, tls=tls.current if tls and site.broker.tls else None),
             self._topics,
             station.id,
             journal.boot_id,
@@ -82,6 +121,7 @@ class Agent:
                 self._topics.job,
                 self._topics.birth(LINE_NODE),
                 *self._asked_on,
+                *self._shown_on,
             ],
             next_session=lambda: asyncio.wrap_future(journal.next_session()),
             on_connected=self._on_connected,
@@ -93,7 +133,7 @@ class Agent:
             settings=station,
             clock=clock,
             journal=journal,
-            store=self._store,
+            store=self._supplier,
             trust=trust,
             jobs=self._jobs,
             board=self._board,
@@ -102,6 +142,7 @@ class Agent:
             metrics=metrics,
             stopping=self._stopping,
             at_edge=at_edge,
+            permits=permits,
         )
         self._heads = [Head(head_id, make_port(head.port, head.lamp), floor) for head_id, head in station.heads.items()]
 
@@ -116,7 +157,9 @@ class Agent:
         self._journal.on_event = partial(loop.call_soon_threadsafe, self._pump.wake)
         try:
             await recover(self._journal, self._station.id, self._station.heads, self._clock)
-            self._lives.restore(await asyncio.wrap_future(self._journal.lives()))
+            lives = await asyncio.wrap_future(self._journal.lives())
+            self._lives.restore(lives)
+            self._lock.restore(lives)
             await self._work(stop, ready)
         finally:
             self._journal.on_event = lambda: None
@@ -128,6 +171,12 @@ class Agent:
             tasks.create_task(self._bus.run(disconnect), name="bus")
             tasks.create_task(self._pump.run(quiet), name="pump")
             tasks.create_task(self._snapshots(quiet), name="snapshots")
+            if self._window is not None:
+                tasks.create_task(self._window.run(quiet), name="window")
+                tasks.create_task(self._look_in(self._window, quiet), name="look in")
+            if self._prefetch is not None:
+                tasks.create_task(self._prefetch.run(self._jobs, self._stopping), name="prefetch")
+                tasks.create_task(self._prefetch.recall_job(self._jobs, self._stopping), name="last job")
             heads = [tasks.create_task(head.run(), name=f"head {head.head_id}") for head in self._heads]
             ready()
             await stop.wait()
@@ -158,14 +207,23 @@ class Agent:
                 await self._pump.acknowledge(msgspec.json.decode(message.payload, type=Ack))
             elif message.topic == self._topics.job:
                 self._jobs.update(msgspec.json.decode(message.payload, type=JobState))
+                self._show(f"{LINE_NODE}/state/job", message.payload)
+                if self._prefetch is not None:
+                    await self._prefetch.note_job(message.payload)
             elif message.topic in self._asked_on:
                 await self._obey(message)
+            elif message.topic in self._shown_on:
+                self._show(self._shown_on[message.topic], message.payload)
             elif message.payload:
                 epoch = msgspec.json.decode(message.payload, type=Birth).epoch
                 if epoch is not None:
                     self._pump.epoch(epoch)
         except msgspec.MsgspecError as error:
             log.error("document ignored", topic=message.topic, reason=str(error))
+
+    def _show(self, at: str, document: bytes) -> None:
+        if self._window is not None and document:
+            self._window.show(at, document)
 
     async def _obey(self, message: Inbound) -> None:
         if message.retained:
@@ -209,25 +267,66 @@ class Agent:
             return None
         return OutboxRange(first_seq=first, next_seq=following)
 
+    @property
+    def _ahead(self) -> Ahead:
+        if self._prefetch is None:
+            return Ahead()
+        return Ahead(self._prefetch.holding.units, self._prefetch.oldest_ms, self._supplier.away_since)
+
     async def _snapshots(self, quiet: asyncio.Event) -> None:
         """Publish the state on change, at most once a second, and once a minute in any case."""
         last, last_s = None, float("-inf")
         while not quiet.is_set():
             await self._watch.look()
             custody = self._watch.custody
-            now = (self._board.changes, self._gate.changes, custody.outbox.count, custody.outbox.rejected, custody.held)
+            outbox, units = custody.outbox, self._ahead.units
+            now = (self._board.changes, self._gate.changes, outbox.count, outbox.rejected, custody.held, units)
             if now != last or self._clock.monotonic() - last_s >= _SNAPSHOT_AT_LEAST_S:
                 last, last_s = now, self._clock.monotonic()
                 await self._publish_state()
             await pause(self._clock, _SNAPSHOT_S, quiet)
 
-    async def _publish_state(self) -> None:
-        state = self._board.document(
+    def _state(self) -> StationState:
+        return self._board.document(
             job_order_id=self._jobs.job_order_id,
+            operator_id=self._operator,
+            lock_reason=self._lock.reason,
             refusing=self._gate.refusing,
             attention=self._gate.attention,
             custody=self._watch.custody,
+            ahead=self._ahead,
         )
+
+    async def _look_in(self, window: Window, quiet: asyncio.Event) -> None:
+        """Show the state in the window, as often as eyes can follow and only while somebody looks."""
+        shown: tuple[object, ...] = ()
+        shown_s = float("-inf")
+        while not quiet.is_set():
+            now = (self._board.changes, self._board.moves, self._gate.changes, self._operator, self._watch.custody)
+            silent = self._clock.monotonic() - shown_s >= SILENT_S
+            if (now != shown or silent) and (window.watched or not shown):
+                shown, shown_s = now, self._clock.monotonic()
+                window.show(f"{self._station.id}/state/station", msgspec.json.encode(self._state()))
+            await pause(self._clock, _LOOK_S, quiet)
+
+    async def _passed(self, action: str, who: Somebody) -> None:
+        """Note who came to the window, or left it; the journal keeps it in its turn."""
+        self._operator = who.name if action == "LOGIN" else ""
+        now = self._clock.now()
+        event = OperatorAction(
+            schema="operator_action/1.0",
+            id=uuid7(now),
+            ts=utc_ms_text(now),
+            node_id=self._station.id,
+            boot_id=self._journal.boot_id,
+            action=action,
+            operator_id=who.name,
+            target=self._station.id,
+        )
+        self._journal.events([("operator_action", event)])
+
+    async def _publish_state(self) -> None:
+        state = self._state()
         try:
             await self._bus.publish(
                 self._topics.station_state(self._station.id), msgspec.json.encode(state), retain=True

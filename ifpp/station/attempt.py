@@ -28,7 +28,10 @@ _RESULT_OF_BLAME = {
 
 @dataclass(slots=True)
 class Attempt:
-    """What is known of the unit on a head; grows while the unit goes its way."""
+    """What is known of the unit on a head; grows while the unit goes its way.
+
+    `lease_id`: the claim that holds its packages; another one than the attempt where they were claimed ahead.
+    """
 
     attempt_id: str
     head_id: str
@@ -38,6 +41,8 @@ class Attempt:
     seatings: int
     phase: Phase = Phase.SEATED
     eid: str = ""
+    lease_id: str = ""
+    sn: str = ""
     number: int = 1
     loads: list[tuple[ClaimedPackage, Verdict]] = field(default_factory=list)
     fault: IfppError | None = None
@@ -156,7 +161,7 @@ class Attempt:
             boot_id=boot_id,
             transaction_id=self.attempt_id,
             operation=self.job.operation,
-            unit=UnitRef(eid=str(self.eid)),
+            unit=UnitRef(sn=self.sn, eid=str(self.eid)),
             job_order_id=self.job.job_order_id,
             work_order_id=self.job.work_order_id,
             lot_id=self.job.lot_id,
@@ -174,13 +179,17 @@ class Attempt:
             cycle_ms=cycle_ms,
             load_ms=load_ms,
             handling_ms=max(0, cycle_ms - load_ms),
-            profiles=[_profile(package, verdict) for package, verdict in self.loads],
+            profiles=[_profile(package, verdict, self._lease_id) for package, verdict in self.loads],
             defects=[] if self.fault is None else [self._defect(self.fault)],
             seal=self.seal,
             link=self.link,
             firmware=self.firmware,
             sw_version=__version__,
         )
+
+    @property
+    def _lease_id(self) -> str:
+        return "" if self.lease_id == self.attempt_id else self.lease_id
 
     def _defect(self, fault: IfppError) -> Defect:
         place = f"{fault.where}: " if fault.where else ""
@@ -205,7 +214,7 @@ def settled(attempt_id: str, package: ClaimedPackage, verdict: Verdict) -> Settl
     )
 
 
-def _profile(package: ClaimedPackage, verdict: Verdict) -> ProfileResult:
+def _profile(package: ClaimedPackage, verdict: Verdict, lease_id: str) -> ProfileResult:
     installed = verdict.state is PackageState.INSTALLED
     return ProfileResult(
         package_id=package.package_id,
@@ -223,4 +232,5 @@ def _profile(package: ClaimedPackage, verdict: Verdict) -> ProfileResult:
         key_consumed=verdict.spent,
         pir_b64="" if verdict.pir is None else base64.b64encode(verdict.pir.raw).decode(),
         error="" if verdict.fault is None else f"{verdict.fault.code}: {verdict.fault.detail}",
+        lease_id=lease_id,
     )

@@ -15,6 +15,7 @@ from ifpp.station.records import OutboxDepth
 
 # SEMI E10 sub-codes as CFX numbers them.
 CODE_REGULAR_WORK = 1100
+CODE_STAND_BY = 2000
 CODE_BLOCKED = 2201
 CODE_STARVED = 2202
 CODE_NO_HOST = 2500
@@ -36,6 +37,12 @@ class _HeadRow:
     ok: int = 0
     ng: int = 0
     life: LifeShown = field(default_factory=LifeShown)
+    eid: str = ""
+    sn: str = ""
+    loaded: int = 0
+    to_load: int = 0
+    lamp: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +54,31 @@ class Custody:
     held: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What the station keeps to work without the store, and since when it does ("" = it does not)."""
+
+    units: int = 0
+    oldest_ms: int = 0
+    away_since: str = ""
+
+
+_NOTHING = Ahead()
+
+
 @dataclass(slots=True)
 class Board:
-    """The heads of one station by id. Lives on the event loop; readers take `document`."""
+    """The heads of one station by id. Lives on the event loop; readers take `document`.
+
+    `changes` counts what the line is told, `moves` the progress that only those see who look at this moment.
+    """
 
     station_id: str
     boot_id: str
     clock: Clock
     rows: dict[str, _HeadRow] = field(default_factory=dict)
     changes: int = 0
+    moves: int = 0
 
     def add(self, head_id: str) -> None:
         """Put a head on the board, standing by for units."""
@@ -67,6 +90,8 @@ class Board:
         row = self.rows[head_id]
         old, old_code, old_since = row.e10, row.code, row.entered_s
         row.phase, row.code = phase, code
+        if phase is Phase.EMPTY:
+            row.eid, row.sn = "", ""
         row.e10 = _STATE_OF_CODE[code // 1000]
         self.changes += 1
         if row.e10 is old:
@@ -90,10 +115,22 @@ class Board:
             )
         ]
 
-    def count(self, head_id: str, result: UnitResult) -> None:
-        """Count a verdict of a head."""
+    def seat(self, head_id: str, eid: str, sn: str) -> None:
+        """Show which unit sits in a head; nothing of a package has reached it."""
         row = self.rows[head_id]
-        row.last = result
+        row.eid, row.sn, row.loaded, row.to_load = str(eid), sn, 0, 0
+        self.changes += 1
+
+    def move(self, head_id: str, loaded: int, to_load: int) -> None:
+        """Show how far a load is, in bytes; may be called from the card's thread."""
+        row = self.rows[head_id]
+        row.loaded, row.to_load = loaded, to_load
+        self.moves += 1
+
+    def count(self, head_id: str, result: UnitResult, lamp: str = "", fault: str = "") -> None:
+        """Count a verdict of a head; `lamp` says what becomes of the unit, `fault` is the code of what went wrong."""
+        row = self.rows[head_id]
+        row.last, row.lamp, row.fault = result, str(lamp), fault
         if result is UnitResult.PASS:
             row.ok += 1
         else:
@@ -124,10 +161,24 @@ class Board:
             contact_units=row.life.contact[1],
             seconds_per_kb=row.life.seconds_per_kb,
             alarms=list(row.life.alarms),
+            eid=row.eid,
+            sn=row.sn,
+            loaded=row.loaded,
+            to_load=row.to_load,
+            lamp=row.lamp,
+            fault=row.fault,
         )
 
     def document(
-        self, *, job_order_id: str, refusing: str, attention: dict[str, str], custody: Custody
+        self,
+        *,
+        job_order_id: str,
+        operator_id: str = "",
+        lock_reason: str | None = None,
+        refusing: str,
+        attention: dict[str, str],
+        custody: Custody,
+        ahead: Ahead = _NOTHING,
     ) -> StationState:
         """Return `S/state/station` as it stands now; the station is as productive as its best head."""
         now = self.clock.now()
@@ -144,6 +195,9 @@ class Board:
             phase=best.phase,
             since=best.since,
             job_order_id=job_order_id,
+            operator_id=operator_id,
+            locked=lock_reason is not None,
+            lock_reason=lock_reason or "",
             outbox_depth=custody.outbox.count,
             outbox_oldest_ms=custody.oldest_ms,
             outbox_rejected=custody.outbox.rejected,
@@ -151,6 +205,9 @@ class Board:
             attention=attention,
             held=dict(islice(custody.held.items(), _SHOWN_UNITS)),
             held_units=len(custody.held),
+            cached_units=ahead.units,
+            cached_oldest_ms=ahead.oldest_ms,
+            store_away_since=ahead.away_since,
             heads={head_id: self.head(head_id) for head_id in self.rows},
         )
 

@@ -1,4 +1,7 @@
-"""What people tell a station to do with its heads: block, release, a new socket. Each command is carried out once."""
+"""What people tell a station: to block a head, release it, that it has a new socket, to take no units, to take them.
+
+Each command is carried out once.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,21 @@ from ifpp.model.messages import Alarm, HeadAnswer, HeadCommand, OperatorAction
 from ifpp.station.board import Board, show_life
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
+from ifpp.station.lock import LOCK_ROW, Lock
 from ifpp.station.records import Events
 
-BLOCK_HEAD, CHANGE_SOCKET = "block_head", "change_socket"
-NAMES = (BLOCK_HEAD, CHANGE_SOCKET)
+BLOCK_HEAD, CHANGE_SOCKET, LOCK, UNLOCK = "block_head", "change_socket", "lock", "unlock"
+NAMES = (BLOCK_HEAD, CHANGE_SOCKET, LOCK, UNLOCK)
 """Last topic level of the commands a station knows."""
 
 _ACTION = {
     (BLOCK_HEAD, "BLOCK"): "BLOCK_HEAD",
     (BLOCK_HEAD, "UNBLOCK"): "UNBLOCK_HEAD",
     (CHANGE_SOCKET, ""): "CHANGE_SOCKET",
+    (LOCK, ""): "LOCK",
+    (UNLOCK, ""): "UNLOCK",
 }
+_OF_STATION = ("LOCK", "UNLOCK")
 _LONGEST_NAME, _LONGEST_REASON = 64, 200
 log = get_logger("station.commands")
 
@@ -34,7 +41,7 @@ class Commands:
     """Carries out commands one after another; belongs to the event loop."""
 
     def __init__(
-        self, station_id: str, lives: Lives, board: Board, journal: Journal, metrics: Metrics, clock: Clock
+        self, station_id: str, lives: Lives, board: Board, journal: Journal, metrics: Metrics, clock: Clock, lock: Lock
     ) -> None:
         self._station_id = station_id
         self._lives = lives
@@ -42,6 +49,7 @@ class Commands:
         self._journal = journal
         self._metrics = metrics
         self._clock = clock
+        self._lock = lock
         self._unstored: set[str] = set()
 
     async def obey(self, name: str, payload: bytes) -> HeadAnswer:
@@ -73,18 +81,23 @@ class Commands:
             canonical = ""
         if canonical != command.request_id:
             raise SettingsError("COMMAND.INVALID", "request_id is no UUID in its usual form", where=name)
-        if command.head_id not in self._lives:
+        if action not in _OF_STATION and command.head_id not in self._lives:
             known = ", ".join(self._lives)
             raise SettingsError("HEAD.UNKNOWN", f"{self._station_id} has {known}", where=command.head_id[:40])
         check_person(command.operator_id)
-        if name == BLOCK_HEAD:
+        if name in (BLOCK_HEAD, LOCK):
             check_reason(command.reason)
         return action
 
     async def _carry_out(self, action: str, command: HeadCommand) -> HeadAnswer:
         head_id, by = command.head_id, command.operator_id.strip()
-        text, alarms = self._act(action, head_id, by, command.reason.strip())
-        show_life(head_id, self._lives, self._board, self._metrics)
+        if action in _OF_STATION:
+            text, alarms = self._lock.turn(action, by, command.reason.strip()), []
+            target, kept_lives = self._station_id, {LOCK_ROW: self._lock.row()}
+        else:
+            text, alarms = self._act(action, head_id, by, command.reason.strip())
+            show_life(head_id, self._lives, self._board, self._metrics)
+            target, kept_lives = head_id, {head_id: self._lives.row(head_id)}
         now = self._clock.now()
         done = OperatorAction(
             schema="operator_action/1.0",
@@ -94,12 +107,12 @@ class Commands:
             boot_id=self._journal.boot_id,
             action=action,
             operator_id=by,
-            target=head_id,
+            target=target,
             comment=command.reason.strip(),
         )
-        log.warning("operator", action=action, head=head_id, by=by, reason=done.comment)
+        log.warning("operator", action=action, target=target, by=by, reason=done.comment)
         events: Events = [("operator_action", done), *(("alarm", alarm) for alarm in alarms)]
-        kept = self._journal.events(events, {head_id: self._lives.row(head_id)})
+        kept = self._journal.events(events, kept_lives)
         self._unstored.add(command.request_id)
         kept.stored.add_done_callback(lambda _stored: self._unstored.discard(command.request_id))
         try:

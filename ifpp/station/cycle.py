@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from ifpp import metrics as series
@@ -25,7 +26,7 @@ from ifpp.fpa.seal import seal
 from ifpp.fpa.settle import settle
 from ifpp.hw.owner import Owner
 from ifpp.log import get_logger
-from ifpp.model.chip import firmware_name, version_bytes
+from ifpp.model.chip import Permit, firmware_name, version_bytes
 from ifpp.model.clock import pause
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, Job, SealProof
@@ -70,9 +71,17 @@ class Cycle:
 
     async def run(self, attempt: Attempt) -> None:
         """Provision the seated unit; raises IfppError. Every package that was sent has its word in `attempt.loads`."""
+        try:
+            await self._provision(attempt)
+        finally:
+            self._floor.store.done(attempt.eid, attempt.attempt_id)
+
+    async def _provision(self, attempt: Attempt) -> None:
         # way of a unit, step 4
+        attempt.sn = await self._floor.serials.seated(self._head_id, self._chip.port, self._owner)
         eid = await self._owner.call(self._meet)
         attempt.eid = eid
+        self._floor.board.seat(self._head_id, eid, attempt.sn)
         attempt.seatings = self._floor.lives[self._head_id].seated(eid)
         self._step(attempt, Phase.IDENTIFIED)
         claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self._head_id}")
@@ -90,15 +99,21 @@ class Cycle:
         supply = await claimed  # the store and the journal answer while the chip is read
         self._floor.at_edge(Edge.CLAIMED)
         self._step(attempt, Phase.CLAIMED)
+        asked = self._ask_permit(identity)
         try:
             await self._install(attempt, identity, supply)
+            self._step(attempt, Phase.SEALING)
+            permit = await asked if asked is not None else None
         except IfppError:
             sent = {package.package_id for package, _ in attempt.loads}
             if any(package.package_id not in sent for package in supply.claim.packages):
                 await self._release(attempt)
             raise
-        self._step(attempt, Phase.SEALING)
-        proof = await self._owner.call(seal, self._chip, identity.eid)
+        finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.wait([asked])
+        proof = await self._owner.call(seal, self._chip, identity.eid, permit)
         attempt.seal = SealProof(
             keys_deleted=proof.keys_deleted,
             keys_remaining=proof.keys_remaining,
@@ -106,6 +121,13 @@ class Cycle:
             lpa_answers=proof.lpa_answers,
         )
         self._floor.at_edge(Edge.SEALED)
+
+    def _ask_permit(self, identity: Identity) -> asyncio.Task[Permit] | None:
+        """Ask for the permit of the sealing while the package is loaded; a locked chip needs none."""
+        if self._floor.permits is None or is_locked(identity.status):
+            return None
+        asking = self._floor.permits.ask(self._chip.codec, identity.eid)
+        return asyncio.create_task(asking, name=f"permit {self._head_id}")
 
     def _meet(self) -> Eid:
         """Power the chip and ask who it is; on the owner's thread."""
@@ -118,6 +140,10 @@ class Cycle:
         """Claim the chip's packages and fetch them."""
         claim = await self._claim(attempt)
         try:
+            if attempt.sn and claim.sn and attempt.sn != claim.sn:
+                detail = f"the label says {attempt.sn}, the traveller of its chip {claim.sn}"
+                raise SupplyError("UNIT.TRAVELLER", detail, where=f"EID {attempt.eid}")
+            attempt.sn, attempt.lease_id = attempt.sn or claim.sn, claim.attempt_id
             if claim.eid != attempt.eid:
                 raise CardError("EID.MISMATCH", f"the claim is for EID {claim.eid}", where=f"EID {attempt.eid}")
             orders = {
@@ -150,10 +176,12 @@ class Cycle:
             head_id=self._head_id,
             lease_s=round(floor.settings.deadlines.lease_s),
             customer=job.customer,
+            job_order_id=job.job_order_id,
+            sn=attempt.sn,
         )
         while True:
             try:
-                with floor.metrics.timed(series.CLAIM_SECONDS):
+                with floor.metrics.timed(series.CLAIM_SECONDS, example=attempt.attempt_id):
                     claim = await floor.store.claim(request)
             except ServiceError as error:
                 if error.fault.retry is not Retry.LATER or floor.stopping.is_set():
@@ -180,7 +208,8 @@ class Cycle:
     async def _release(self, attempt: Attempt) -> None:
         """Give back what was claimed and never sent; a store that is away lets the lease run out instead."""
         try:
-            await self._floor.store.release(attempt.attempt_id, self._floor.settings.id)
+            lease_id = attempt.lease_id or attempt.attempt_id
+            await self._floor.store.release(attempt.eid, lease_id, self._floor.settings.id)
         except (ServiceError, SupplyError, CustodyError) as error:
             log.warning("release", head=self._head_id, attempt=attempt.attempt_id, code=error.code)
 
@@ -237,7 +266,7 @@ class Cycle:
         attempt.conclude(package, verdict)
         floor.at_edge(Edge.ANSWERED)
         product = attempt.job.product.part_number
-        floor.metrics.observe(series.LOAD_SECONDS, verdict.load_ms / 1000, product=product)
+        floor.metrics.observe(series.LOAD_SECONDS, verdict.load_ms / 1000, example=attempt.attempt_id, product=product)
         floor.metrics.add(series.APDUS, verdict.apdus, head=self._head_id)
         self._step(attempt, Phase.VERIFYING)
         noted = asyncio.create_task(self._note(attempt, package, verdict), name=f"settled {self._head_id}")
@@ -271,7 +300,9 @@ class Cycle:
         self._links.prepared()
         attempt.link = self._links.told()
         try:
-            verdict = await self._owner.call(load, self._chip, order, key)
+            verdict = await self._owner.call(
+                load, self._chip, order, key, partial(self._floor.board.move, self._head_id)
+            )
         except TransportError as error:  # the head hangs: nobody knows what the chip makes of it
             verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=error, pir=None)
         self._links.loaded(verdict.fault)
@@ -298,7 +329,7 @@ class Cycle:
             await asyncio.wrap_future(floor.journal.sent(sent, self._will(attempt)))
         floor.at_edge(Edge.JOURNALLED)
         if package.state == PackageState.CLAIMED:
-            await floor.store.sent(package.package_id, attempt.attempt_id, floor.settings.id)
+            await floor.store.sent(attempt.eid, package.package_id, attempt.lease_id, floor.settings.id)
         floor.at_edge(Edge.SENT)
 
     async def _note(self, attempt: Attempt, package: ClaimedPackage, verdict: Verdict) -> None:

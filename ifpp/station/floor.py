@@ -14,18 +14,23 @@ from ifpp.station.gate import Gate
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
-from ifpp.store.client import StoreClient
+from ifpp.station.permits import Permits
+from ifpp.station.serials import FixtureSerials, Serials
+from ifpp.station.supplier import Supplier
 from ifpp.trust.chain import TrustStore
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """The station around a head. `at_edge` is called at every named instant of a unit's way (see `Edge`)."""
+    """The station around a head. `at_edge` is called at every named instant of a unit's way (see `Edge`).
+
+    `permits`: where chips that obey the device maker alone get his word from; None: nobody is asked.
+    """
 
     settings: Station
     clock: Clock
     journal: Journal
-    store: StoreClient
+    store: Supplier
     trust: TrustStore
     jobs: Jobs
     board: Board
@@ -34,3 +39,5 @@ class Floor:
     metrics: Metrics
     stopping: asyncio.Event
     at_edge: AtEdge = pass_by
+    permits: Permits | None = None
+    serials: Serials = FixtureSerials()  # noqa: RUF009 - without a state

@@ -21,6 +21,7 @@ from ifpp.station.board import (
     CODE_NO_HOST,
     CODE_REGULAR_WORK,
     CODE_REPAIR,
+    CODE_STAND_BY,
     CODE_STARVED,
     show_life,
 )
@@ -31,7 +32,8 @@ from ifpp.station.life import Finding
 from ifpp.station.records import Events, Kept
 
 _POLL_S = 0.5
-_CODE_OF_REFUSAL = {"OUTBOX.FULL": CODE_NO_HOST}  # line contract 4.3; what else keeps units out is a breakdown
+# Line contract 4.3; what else keeps units out is a breakdown.
+_CODE_OF_REFUSAL = {"OUTBOX.FULL": CODE_NO_HOST, "STATION.LOCKED": CODE_STAND_BY}
 log = get_logger("station.head")
 
 
@@ -190,7 +192,8 @@ class Head:
         result = attempt.event(
             station_id=floor.settings.id, boot_id=floor.journal.boot_id, now=now, now_s=now_s, reseats=reseats
         )
-        floor.board.count(self.head_id, attempt.result)
+        fault = "" if attempt.fault is None else attempt.fault.code
+        floor.board.count(self.head_id, attempt.result, attempt.lamp(reseats), fault)
         alarms = floor.lives.close(self.head_id, attempt.seating(reseats))
         show_life(self.head_id, floor.lives, floor.board, floor.metrics)
         passages = floor.board.enter(self.head_id, Phase.VERDICT, CODE_BLOCKED)

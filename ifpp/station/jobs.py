@@ -10,17 +10,23 @@ _WORKING = frozenset({"READY", "RUNNING"})
 
 
 class Jobs:
-    """Holds the job for this station; the line's retained document replaces it at any time."""
+    """Holds the job for this station; the line's retained document replaces it at any time.
+
+    `heard`: the line has said something since this process began.
+    """
 
     def __init__(self, station_id: str) -> None:
         self._station_id = station_id
         self._job: Job | None = None
         self._changed = asyncio.Event()
+        self.heard = False
 
     def update(self, state: JobState) -> None:
-        """Take the line's document: the first job in work that names this station, or names none."""
+        """Take the line's document: of the jobs in work that name this station, or none, the most urgent."""
         mine = [job for job in state.jobs if not job.stations or self._station_id in job.stations]
-        self._job = next((job for job in mine if job.dispatch_status in _WORKING), None)
+        working = [job for job in mine if job.dispatch_status in _WORKING]
+        self._job = min(working, key=lambda job: (-job.priority, job.due_at or "~"), default=None)
+        self.heard = True
         self._changed.set()
 
     async def current(self, wait_s: float = 0.5) -> Job | None:

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
 import msgspec
@@ -250,6 +250,10 @@ class Journal:
 
         return self._writer.read(read)
 
+    def read(self, look: Change[sqlite3.Connection, object]) -> Future[Any]:
+        """Return what `look` reads, outside of any transaction."""
+        return self._writer.read(look)
+
     def held(self) -> Future[dict[str, str]]:
         """Return every held unit, longest held first: EID -> why, and what the operator does."""
 
@@ -284,7 +288,9 @@ class Journal:
             last = connection.execute("SELECT coalesce(max(seq), 0) FROM outbox").fetchone()[0]
             if through > last:
                 raise CustodyError(
-                    "CUSTODY.SEQ_CONFLICT", f"event {through} was acknowledged, but only {last} exist", where=self._name
+                    "CUSTODY.SEQ_CONFLICT",
+                    f"event {through} was acknowledged, but only {last} exist",
+                    where=str(self._path),
                 )
             for row in rejected:
                 reason = f"{row.code}: {row.text}"
@@ -374,14 +380,10 @@ class Journal:
     def close(self) -> None:
         """Commit what is queued and close the file; what cannot be stored even now is given up."""
         self._writer.close()
-        self._file.close(in_order=self._writer.trouble is None)
+        self._file.close(self.boot_id if self._writer.trouble is None else "")
         self._lock.close()
 
     # ---- inside a transaction ---------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return str(self._path)
 
     def _settle(self, connection: sqlite3.Connection, package: SettledPackage) -> None:
         connection.execute(
@@ -512,10 +514,9 @@ class _File:
         row = self._connection.execute("SELECT value FROM meta WHERE key = 'session'").fetchone()
         return 0 if row is None else int(row[0])
 
-    def close(self, *, in_order: bool) -> None:
-        with suppress(sqlite3.Error):
-            if in_order:
-                self._connection.execute("DELETE FROM meta WHERE key = 'running'")
+    def close(self, boot_id: str) -> None:
+        with suppress(sqlite3.Error):  # only its own mark: this process may have looked into it and no more
+            self._connection.execute("DELETE FROM meta WHERE key = 'running' AND value = ?", (boot_id,))
         self._connection.close()
 
     def _fault(self, detail: str) -> CustodyError:

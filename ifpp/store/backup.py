@@ -2,7 +2,8 @@
 
 SQLite: the online backup of its library, while stations work; the copy is opened, checked and its books are proved
 before the file gets its name. PostgreSQL: `pg_dump` in its custom format, one snapshot, proved when it is restored.
-Neither overwrites anything. What happened after the backup is not in it: see README.
+With a backup key the file is sealed (`ifpp.store.sealing`), and nothing of it lies beside it in the clear. Neither
+overwrites anything. What happened after the backup is not in it: see README.
 """
 
 from __future__ import annotations
@@ -10,25 +11,27 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from sqlalchemy import URL, inspect, make_url
 
 from ifpp.errors import CustodyError, IfppError, ServiceError
 from ifpp.model.clock import utc_ms_text
-from ifpp.store import books
+from ifpp.store import books, sealing
 from ifpp.store.audit import Chain
 from ifpp.store.database import Database
 from ifpp.store.migrate import UPKEEP
 from ifpp.store.rules import read_facts, wrong_version
 from ifpp.store.steps import FIRST_VERSION, SCHEMA_VERSION
 from ifpp.store.trail import Trail
+from ifpp.trust.keyring import KeyProvider
 
 _BUSY_S = 5.0
 
@@ -44,47 +47,67 @@ class BackupReport:
     version: int
 
 
-def backup(url: str, path: Path, now: datetime) -> BackupReport:
-    """Write the database to a new file and note it in the audit log.
+def backup(url: str, path: Path, now: datetime, keys: KeyProvider | None = None) -> BackupReport:
+    """Write the database to a new file, sealed when there are `keys`, and note it in the audit log.
 
     Raises CustodyError FILE.WRITE when the file exists or cannot be written, BACKUP.BROKEN when the copy does not hold,
-    ServiceError BACKUP.TOOL or DATABASE.UNREACHABLE.
+    ServiceError BACKUP.TOOL, DATABASE.UNREACHABLE or KEYS.UNREACHABLE, SettingsError KEYS.MISSING.
     """
     with closing(Database(url, _BUSY_S)) as database, _new_file(path) as part:
         database.need()
         with database.read() as connection:
             version, factory_id = read_facts(connection)
         if database.file is not None:
-            _copy(database, part)
-            _prove(f"sqlite:///{part}", factory_id)
-            _single_file(part)
+            with _copied(database, factory_id) as copy, copy.open("rb") as source:
+                sealing.write(source, part, keys)
         else:
-            _run("pg_dump", url, "--format=custom", "--no-owner", "--no-privileges", f"--file={part}")
-            _run("pg_restore", None, "--list", str(part))
+            words = ("--format=custom", "--no-owner", "--no-privileges")
+            _run("pg_dump", url, *words, drain=lambda source: sealing.write(source, part, keys))
+        with sealing.opened(part, lambda: keys, path.name) as whole:  # what cannot be opened again is no backup
+            if database.file is None:
+                _run("pg_restore", None, "--list", feed=whole)
         report = _report(path, part, version, factory_id)
     _note(url, factory_id, now, "backup", report)
     return report
 
 
-def restore(path: Path, url: str, now: datetime) -> BackupReport:
+def restore(path: Path, url: str, now: datetime, keys: sealing.Keys = sealing.no_keys) -> BackupReport:
     """Make a factory database from a backup where there is none, and note it in the audit log.
 
     Raises CustodyError FILE.WRITE when there is a database, BACKUP.BROKEN when the file holds no whole one,
-    CUSTODY.SCHEMA_NEWER, ServiceError BACKUP.TOOL or DATABASE.UNREACHABLE.
+    CUSTODY.SCHEMA_NEWER, ENVELOPE.BROKEN or ENVELOPE.KEY before anything is written; ServiceError BACKUP.TOOL,
+    DATABASE.UNREACHABLE or KEYS.UNREACHABLE.
     """
     if not path.is_file():
         raise CustodyError("BACKUP.BROKEN", "there is no such file", where=str(path))
-    with closing(Database(url, _BUSY_S)) as database:
+    with closing(Database(url, _BUSY_S)) as database, sealing.opened(path, keys) as whole:
         if database.file is not None:
-            version, factory_id = _restore_file(path, database.file)
+            version, factory_id = _restore_file(whole, database.file)
         else:
-            version, factory_id = _restore_server(path, url, database)
+            version, factory_id = _restore_server(whole, url, database)
     report = _report(path, path, version, factory_id)
     _note(url, factory_id, now, "restored", report)
     return report
 
 
 # ---- SQLite -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _copied(database: Database, factory_id: str) -> Iterator[Path]:
+    """Give a proved copy of the database, one file, where the database itself lies; it is gone afterwards."""
+    assert database.file is not None  # noqa: S101 - asked by the caller
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".backup-", dir=database.file.parent)
+    except OSError as error:
+        where = str(database.file.parent)
+        raise CustodyError("FILE.WRITE", f"cannot be made ({error.strerror})", where=where) from error
+    with folder as name:
+        copy = Path(name, "factory.db")
+        _copy(database, copy)
+        _prove(f"sqlite:///{copy}", factory_id)
+        _single_file(copy)
+        yield copy
 
 
 def _copy(database: Database, part: Path) -> None:
@@ -101,12 +124,12 @@ def _single_file(part: Path) -> None:
         driver.execute("PRAGMA journal_mode = DELETE").close()
 
 
-def _restore_file(path: Path, place: Path) -> tuple[int, str]:
+def _restore_file(source: BinaryIO, place: Path) -> tuple[int, str]:
     for name in (place, *(place.with_name(place.name + end) for end in ("-wal", "-shm", "-journal"))):
         if name.exists():
             raise CustodyError("FILE.WRITE", "there is a database already", where=str(name))
     with _new_file(place) as part:
-        with path.open("rb") as source, part.open("wb") as target:
+        with part.open("wb") as target:
             shutil.copyfileobj(source, target)
         found = _prove(f"sqlite:///{part}", None)
         _single_file(part)
@@ -116,16 +139,26 @@ def _restore_file(path: Path, place: Path) -> tuple[int, str]:
 # ---- PostgreSQL -------------------------------------------------------------------------------------
 
 
-def _restore_server(path: Path, url: str, database: Database) -> tuple[int, str]:
+def _restore_server(source: BinaryIO, url: str, database: Database) -> tuple[int, str]:
     with database.read() as connection:
         if inspect(connection).get_table_names():
             raise CustodyError("FILE.WRITE", "there are tables already: name an empty database", where=database.name)
-    _run("pg_restore", url, "--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges", str(path))
+    words = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
+    _run("pg_restore", url, *words, feed=source)
     return _prove(url, None)
 
 
-def _run(program: str, url: str | None, *arguments: str) -> None:
-    """Run a client program of PostgreSQL; the password goes by the environment, where no other user sees it."""
+def _run(
+    program: str,
+    url: str | None,
+    *arguments: str,
+    feed: BinaryIO | None = None,
+    drain: Callable[[BinaryIO], None] | None = None,
+) -> None:
+    """Run a client program of PostgreSQL; the password goes by the environment, where no other user sees it.
+
+    `feed` is what it reads, `drain` takes what it writes.
+    """
     environment = dict(os.environ)
     words = [program, *arguments]
     if url is not None:
@@ -133,21 +166,21 @@ def _run(program: str, url: str | None, *arguments: str) -> None:
         if parsed.password is not None:
             environment["PGPASSWORD"] = str(parsed.password)
         words.append(f"--dbname={_without_password(parsed)}")
-    try:
-        done = subprocess.run(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except OSError as error:
-        raise ServiceError("BACKUP.TOOL", f"cannot be run ({error.strerror})", where=program) from error
-    if done.returncode:
-        said = " ".join(done.stderr.split())[:400] or f"ended with {done.returncode}"
-        raise ServiceError("BACKUP.TOOL", said, where=program)
+    with tempfile.TemporaryFile() as said:
+        ends = (subprocess.PIPE if feed else subprocess.DEVNULL, subprocess.PIPE if drain else subprocess.DEVNULL)
+        try:
+            process = subprocess.Popen(words, env=environment, stdin=ends[0], stdout=ends[1], stderr=said)
+        except OSError as error:
+            raise ServiceError("BACKUP.TOOL", f"cannot be run ({error.strerror})", where=program) from error
+        with suppress(BrokenPipeError), process:  # it may end before it has read everything
+            if drain is not None and process.stdout is not None:
+                drain(cast(BinaryIO, process.stdout))
+            if feed is not None and process.stdin is not None:
+                shutil.copyfileobj(feed, process.stdin)
+        if process.returncode:
+            said.seek(0)
+            text = " ".join(said.read().decode(errors="replace").split())[:400]
+            raise ServiceError("BACKUP.TOOL", text or f"ended with {process.returncode}", where=program)
 
 
 def _without_password(url: URL) -> str:

@@ -14,7 +14,7 @@ from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Job
 from ifpp.model.states import PackageState
-from ifpp.store import reports
+from ifpp.store import quota, reports
 from ifpp.store.audit import prove
 from ifpp.store.records import (
     AttemptRow,
@@ -50,6 +50,7 @@ from ifpp.store.schema import (
 )
 
 _job = msgspec.json.Decoder(Job)
+_RESULTS_PAGE = 500
 _bytes = select(package_bytes.c.bpp).where(package_bytes.c.sha256 == bindparam("sha256"))
 _chip = (
     select(chip.c.eid, chip.c.certificate, chip.c.chain_id, chip.c.otk_list, chip.c.clean_to_ship_at, info2.c.raw)
@@ -94,7 +95,7 @@ def batches(connection: Connection) -> list[BatchRow]:
     """Return every imported file, oldest first."""
     total = batch_total.c
     rows = connection.execute(
-        select(batch, total.chips, total.packages, total.jobs)
+        select(batch, total.chips, total.packages, total.jobs, total.travellers)
         .join(batch_total, batch_total.c.batch == batch.c.number)
         .order_by(batch.c.number)
     )
@@ -135,7 +136,8 @@ def audit(connection: Connection) -> list[str]:
     1. mass balance: what the files brought equals the sum of the states, per SKU, region and SM-DPf
     2. every package has one ledger row for each of its revisions
     3. every ledger row starts where the one before it ended, and the last ends in the package's state
-    4. the audit log is whole, and tells the same steps as the ledger (`ifpp.store.audit.prove`)
+    4. the numbers given under each production order have no gap
+    5. the audit log is whole, and tells the same steps as the ledger (`ifpp.store.audit.prove`)
     """
     found = [
         f"{row.sku} {row.region} {row.smdp_oid}: {row.imported} imported, but the states add up to something else"
@@ -166,7 +168,7 @@ def audit(connection: Connection) -> list[str]:
     )
     for entry, package_id in connection.execute(broken):
         found.append(f"package {package_id}: ledger row {entry} does not join its neighbours")
-    return found + prove(connection)
+    return found + quota.check(connection) + prove(connection)
 
 
 def unit_counts(connection: Connection) -> list[UnitCounts]:
@@ -343,17 +345,17 @@ def parked_rows(connection: Connection, limit: int) -> list[ParkedRow]:
     ]
 
 
-def results(connection: Connection, smdp_oid: str, start: datetime, end: datetime) -> list[ResultRow]:
-    """Return the packages of one SM-DPf whose latest result was taken in [start, end), with that result."""
+def results(connection: Connection, smdp_oid: str, start: datetime, end: datetime) -> Iterator[ResultRow]:
+    """Give the packages of one SM-DPf whose latest result was taken in [start, end), with that result."""
     r = package_result.c
     rank = func.row_number().over(partition_by=r.package_id, order_by=r.revision.desc()).label("rank")
     m = select(package_result, rank).where(r.revision.is_not(None)).subquery().c
     p = package.c
-    rows = connection.execute(
+    rows = connection.execution_options(yield_per=_RESULTS_PAGE).execute(
         select(p.package_id, p.eid, p.iccid, p.transaction_id, p.state, p.spent)
         .add_columns(m.reason, m.pir, m.node_id, m.head_id, m.started_at, m.ended_at, m.taken_at)
         .join_from(package, m.rank.table, (m.package_id == p.package_id) & (m.rank == 1))
         .where(p.smdp_oid == smdp_oid, m.taken_at >= utc_ms_text(start), m.taken_at < utc_ms_text(end))
         .order_by(m.taken_at, p.package_id)
     )
-    return [ResultRow(*row) for row in rows]
+    return (ResultRow(*row) for row in rows)

@@ -14,23 +14,27 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, or_, select
+from sqlalchemy import Connection, Row, and_, bindparam, exists, or_, select
 
 from ifpp.errors import CustodyError, ServiceError, SupplyError
 from ifpp.model.clock import utc_ms_text
-from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest
+from ifpp.model.messages import CACHE_HEAD, Claim, ClaimedPackage, ClaimRequest
 from ifpp.model.states import PackageState
+from ifpp.store import travellers
 from ifpp.store.denylist import denied
 from ifpp.store.ledger import Step, lock_package, take
 from ifpp.store.plans import Plan, in_force
-from ifpp.store.schema import SHELVED, WITHDRAWN, chain, chip, claim, package, reading, unit_attempt
-from ifpp.store.selection import Product, Selection, choose, expired, lease_runs, soon, taken
+from ifpp.store.reservations import newest_job, read_job, running
+from ifpp.store.schema import SHELVED, WITHDRAWN, chain, chip, claim, package, reading, reservation, unit_attempt
+from ifpp.store.selection import Product, Selection, ahead, choose, expired, lease_runs, soon, taken
 from ifpp.store.trail import Trail
 
 S = PackageState
 _Package = Row[Any]
 
-_MAX_LEASE_S = 7 * 24 * 3600  # an offline shift is served from claims made in advance
+_MAX_LEASE_S = 7 * 24 * 3600
+# A claim made ahead is held so much longer than its station was told: clocks differ, and a load takes its time.
+_AHEAD_SLACK_S = 3600
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _CLAIM_FIELDS = ("attempt_id", "eid", "sku", "region", "station_id", "head_id")
 _OPEN = (S.SENT, S.UNKNOWN)
@@ -41,6 +45,10 @@ _lock_chip = (
         chip.c.certificate,
         chip.c.chain_id,
         chip.c.clean_to_ship_at,
+        select(reservation.c.job_order_id).where(reservation.c.eid == chip.c.eid).scalar_subquery().label("kept_for"),
+        travellers.KNOWN.label("travels"),
+        travellers.OF_JOB.label("job_travels"),
+        newest_job.scalar_subquery().label("job"),
         exists().where(unit_attempt.c.transaction_id == bindparam("attempt_id")).label("reported"),
     )
     .where(chip.c.eid == bindparam("eid"))
@@ -64,13 +72,16 @@ _of_attempt = (
     .order_by(package.c.package_id)
     .with_for_update(key_share=True)
 )
+# In no order: SQLite would go through every package there is to have one, instead of the claimed ones.
 _lapsed = (
     select(package.c.package_id, package.c.revision)
     .where(
         package.c.state == S.CLAIMED,
-        or_(package.c.lease_until <= bindparam("now"), package.c.changed_at > bindparam("soon")),
+        or_(
+            package.c.lease_until <= bindparam("now"),
+            and_(package.c.changed_at > bindparam("soon"), package.c.head_id != CACHE_HEAD),
+        ),
     )
-    .order_by(package.c.package_id)
     .with_for_update(key_share=True, skip_locked=True)
 )
 
@@ -78,22 +89,26 @@ _lapsed = (
 def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, now: datetime) -> Claim:
     """Claim the packages of one chip (see the module); the caller commits.
 
-    Raises SupplyError (EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.*, UNIT.ALREADY_LOADED) and ServiceError
+    Raises SupplyError (EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.*, UNIT.*, JOB.OTHER_STATION) and ServiceError
     STORE.REFUSED for an attempt id that was used for something else or has ended.
     """
     _check_request(request)
-    owner = connection.execute(_lock_chip, {"eid": request.eid, "attempt_id": request.attempt_id}).one_or_none()
+    names = ("eid", "attempt_id", "sn", "job_order_id")
+    asked = {name: getattr(request, name) for name in names}
+    owner = connection.execute(_lock_chip, asked).one_or_none()
     if owner is None:
         raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=request.eid)
     if owner.reported:
         raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
     known = _check_attempt(connection, request)
+    sn = travellers.check(connection, request, known=owner.travels, of_job=owner.job_travels)
+    _check_job(connection, request, owner)
     packages = connection.execute(_lock_packages, {"eid": request.eid}).all()
     unresolved = [row for row in packages if row.state in _OPEN]
     ordered = [row for row in packages if (row.sku, row.region) == (request.sku, request.region)]
     at = trail.at
     held = [row for row in ordered if row.state == S.CLAIMED and row.attempt_id == request.attempt_id]
-    lease_until = utc_ms_text(now + timedelta(seconds=request.lease_s))
+    lease_until = utc_ms_text(now + timedelta(seconds=request.lease_s + _slack_s(request)))
     plan = in_force(connection, request.sku, request.region, request.customer, at)
     granted: Sequence[_Package]
     if held:
@@ -103,6 +118,7 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
         selection = choose(packages, plan, product, (request.station_id, request.head_id), at)
         _check_supply(connection, request, owner, packages, selection, at)
         granted = selection.granted
+        _check_ahead(request, granted, unresolved, lease_until)
         take(connection, trail, _claim_steps(granted, request, at, lease_until, plan))
     _remember(connection, trail, request, known, unresolved)
     return Claim(
@@ -115,6 +131,7 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
         unresolved=[_claimed(row, S(row.state)) for row in unresolved],
         installed=[_claimed(row, S.INSTALLED) for row in packages if row.state == S.INSTALLED],
         denied=denied(connection, request.eid, (row.profile_type for row in (*granted, *unresolved))),
+        sn=sn,
     )
 
 
@@ -203,10 +220,25 @@ def _check_names(*names: str) -> None:
 
 def _check_request(request: ClaimRequest) -> None:
     _check_names(request.attempt_id, request.eid, request.sku, request.region, request.station_id, request.head_id)
-    if request.customer:
-        _check_names(request.customer)
+    _check_names(*filter(None, (request.customer, request.job_order_id, request.sn)))
     if not 1 <= request.lease_s <= _MAX_LEASE_S:
         raise ServiceError("STORE.REFUSED", f"a lease of {request.lease_s} s is not possible", where=request.attempt_id)
+
+
+def _slack_s(request: ClaimRequest) -> int:
+    return _AHEAD_SLACK_S if request.head_id == CACHE_HEAD else 0
+
+
+def _check_ahead(
+    request: ClaimRequest, granted: Sequence[_Package], unresolved: Sequence[_Package], lease_until: str
+) -> None:
+    """What is claimed ahead must be loadable as it is until its lease ends, without anybody asking again."""
+    if request.head_id != CACHE_HEAD:
+        return
+    if unresolved:
+        raise SupplyError("UNIT.UNRESOLVED", "its chip must be read first", where=request.eid)
+    if any(expired(row, lease_until) for row in granted):
+        raise SupplyError("BPP.EXPIRED", f"a package of it expires before {lease_until}", where=request.eid)
 
 
 def _check_attempt(connection: Connection, request: ClaimRequest) -> bool:
@@ -220,6 +252,16 @@ def _check_attempt(connection: Connection, request: ClaimRequest) -> bool:
     if before != (request.eid, request.sku, request.region, request.station_id, request.head_id):
         raise ServiceError("STORE.REFUSED", "this attempt id was used for another claim", where=request.attempt_id)
     return True
+
+
+def _check_job(connection: Connection, request: ClaimRequest, owner: Row[Any]) -> None:
+    """Refuse a claim for another station's job, and of a chip that is kept for another job order."""
+    job, kept_for = None if owner.job is None else read_job(owner.job), owner.kept_for
+    if job is not None and job.stations and request.station_id not in job.stations:
+        detail = f"it is for {', '.join(job.stations)}"[:_MAX_DETAIL]
+        raise SupplyError("JOB.OTHER_STATION", detail, where=f"job order {request.job_order_id}")
+    if kept_for is not None and kept_for != request.job_order_id and running(connection, kept_for):
+        raise SupplyError("BPP.RESERVED", f"kept for job order {kept_for}", where=request.eid)
 
 
 def _in_order(held: Sequence[_Package], plan: Plan | None) -> Sequence[_Package]:
@@ -287,10 +329,12 @@ def _claim_steps(
     steps = []
     chosen = "" if plan is None else f"plan {plan.name}"
     for row in granted:
-        revision = row.revision
+        revision, head_id, until = row.revision, request.head_id, lease_until
         if row.state == S.CLAIMED:
             revision += 1
             why = "the head started anew" if lease_runs(row, at) else "lease ran out"
+            if ahead(row) and lease_runs(row, at):  # its station may lose us in the next moment and go on alone
+                why, head_id, until = "claimed ahead", CACHE_HEAD, max(until, row.lease_until)
             steps.append(
                 Step(row.package_id, revision, S.AVAILABLE, at, request.station_id, request.head_id, detail=why)
             )
@@ -301,9 +345,9 @@ def _claim_steps(
                 S.CLAIMED,
                 at,
                 request.station_id,
-                request.head_id,
+                head_id,
                 attempt_id=request.attempt_id,
-                lease_until=lease_until,
+                lease_until=until,
                 detail=chosen,
             )
         )

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from hashlib import sha256 as digest_of
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
 from ifpp.errors import FAULTS, CustodyError, IfppError, ServiceError, SupplyError
-from ifpp.model.messages import Claim, ClaimRequest, Problem, ReleaseNotice, SentNotice
+from ifpp.model.messages import (
+    Claim,
+    ClaimRequest,
+    ExpectedAnswer,
+    ExpectedQuestion,
+    LeaseAnswer,
+    LeaseQuestion,
+    Problem,
+    ReleaseNotice,
+    SentNotice,
+)
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
@@ -21,6 +32,7 @@ _KINDS: dict[str, type[IfppError]] = {
     "SKU": SupplyError,
     "REGION": SupplyError,
     "BPP": SupplyError,
+    "JOB": SupplyError,
     "UNIT": SupplyError,
     "CUSTODY": CustodyError,
 }
@@ -34,7 +46,8 @@ def _plain(value: object) -> str:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
-_claim = msgspec.json.Decoder(Claim)
+Tls = ssl.SSLContext | Callable[[], ssl.SSLContext]
+D = TypeVar("D", Claim, LeaseAnswer, ExpectedAnswer)
 _problem = msgspec.json.Decoder(Problem)
 
 
@@ -46,7 +59,7 @@ class StoreClient:
     words we do not share, and the store's own error otherwise (SupplyError, CustodyError or ServiceError by code).
     """
 
-    def __init__(self, base_url: str, timeout_s: float, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, base_url: str, timeout_s: float, *, tls: Tls | None = None) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._tls = tls
@@ -68,11 +81,15 @@ class StoreClient:
 
     async def claim(self, request: ClaimRequest) -> Claim:
         """Claim the packages of one chip; errors as in `ifpp.store.factory.Factory.claim`."""
-        body = await self._call("POST", "/v1/claims", request)
-        try:
-            return _claim.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise self._refused(f"the answer is no claim: {error}") from error
+        return await self._ask("/v1/claims", request, Claim)
+
+    async def leases(self, question: LeaseQuestion) -> LeaseAnswer:
+        """Ask how claims made ahead stand."""
+        return await self._ask("/v1/leases", question, LeaseAnswer)
+
+    async def expected(self, question: ExpectedQuestion) -> ExpectedAnswer:
+        """Ask which chips may be claimed ahead."""
+        return await self._ask("/v1/expected", question, ExpectedAnswer)
 
     async def package(self, sha256: str) -> bytes:
         """Return one package byte for byte, its digest checked; raises SupplyError BPP.NOT_FOUND."""
@@ -97,6 +114,18 @@ class StoreClient:
 
     # ---- inside -----------------------------------------------------------------------------------
 
+    async def _ask(self, path: str, question: msgspec.Struct, kind: type[D]) -> D:
+        body = await self._call("POST", path, question)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._refused(f"the answer is no {kind.__name__}: {error}") from error
+
+    def _shown(self) -> ssl.SSLContext | bool:
+        """What a new connection shows; those that are open keep what they have shown."""
+        found = self._tls() if callable(self._tls) else self._tls
+        return True if found is None else found
+
     async def _call(self, method: str, path: str, document: msgspec.Struct | None = None) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
@@ -109,7 +138,7 @@ class StoreClient:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                ssl=True if self._tls is None else self._tls,
+                ssl=self._shown(),
             ) as response:
                 answer = await self._read(response)
                 status = response.status

@@ -75,6 +75,14 @@ class Database:
                 yield connection
 
     @contextmanager
+    def single(self) -> Iterator[Connection]:
+        """For one statement that reads: it is its own snapshot, and costs one round trip instead of three."""
+        with self.named(), self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
+
+    @contextmanager
     def scratch(self) -> Iterator[Connection]:
         """A connection for temporary tables, which go with it; whoever has it begins the transactions."""
         with self.named(), self._engine.connect() as connection:
@@ -167,7 +175,7 @@ def _engine(url: str, busy_timeout_s: float) -> Engine:
     parsed = parsed.set(drivername=_DRIVERS[backend])
     try:
         if backend == "postgresql":
-            engine = create_engine(parsed, connect_args=_postgresql_arguments(busy_timeout_s))
+            engine = create_engine(parsed, connect_args=_postgresql_arguments(busy_timeout_s) | _binary_results())
             event.listen(engine, "connect", _postgresql_connected(busy_timeout_s))
             return engine
         engine = create_engine(parsed, connect_args={"timeout": busy_timeout_s}, pool_size=2, max_overflow=30)
@@ -187,6 +195,21 @@ def _postgresql_arguments(timeout_s: float) -> dict[str, int]:
         "keepalives_count": 3,
         "tcp_user_timeout": max(1000, round(timeout_s * 1000)),
     }
+
+
+def _binary_results() -> dict[str, type]:
+    """Take results as they are: as text a package has twice its bytes, and costs three times its time.
+
+    Raises ModuleNotFoundError without the driver.
+    """
+    import psycopg  # noqa: PLC0415 - only who uses PostgreSQL has it
+
+    class Binary(psycopg.Cursor[Any]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.format = psycopg.pq.Format.BINARY
+
+    return {"cursor_factory": Binary}
 
 
 def _postgresql_connected(timeout_s: float) -> Callable[[Any, object], None]:

@@ -53,14 +53,19 @@ class _Tally:
 
 
 def take_events(
-    connection: Connection, trail: Trail, received: Sequence[ReceivedEvent], learning: Learning
+    connection: Connection,
+    trail: Trail,
+    received: Sequence[ReceivedEvent],
+    learning: Learning,
+    *,
+    orders_required: bool = False,
 ) -> list[TakeResult]:
     """Take a batch (see `Factory.take_events`); the caller commits."""
     cursors = {node: _open_cursor(connection, node) for node in sorted({event.node_id for event in received})}
     tallies: dict[str, _Tally] = defaultdict(_Tally)
     ordered = sorted(received, key=lambda event: (event.node_id, event.seq))
     for start in range(0, len(ordered), _CHUNK):
-        _take_chunk(connection, trail, ordered[start : start + _CHUNK], tallies, learning)
+        _take_chunk(connection, trail, ordered[start : start + _CHUNK], tallies, learning, orders_required)
     answers = []
     for node, before in cursors.items():
         through = _advance(connection, node, before)
@@ -123,20 +128,21 @@ def _take_chunk(
     chunk: Sequence[ReceivedEvent],
     tallies: dict[str, _Tally],
     learning: Learning,
+    orders_required: bool,
 ) -> None:
     fresh = _sift(connection, trail, chunk, tallies)
     if not fresh:
         return
     savepoint, part = connection.begin_nested(), Trail(trail.at)
     try:
-        taken, refused = _plan_and_write(connection, part, fresh, learning)
+        taken, refused = _plan_and_write(connection, part, fresh, learning, orders_required)
     except _POISON as error:
         savepoint.rollback()
         if len(fresh) == 1:
             _reject(connection, trail, fresh[0], "CUSTODY.EVENT_REFUSED", _driver_text(error), tallies)
         else:
             for event in fresh:
-                _take_chunk(connection, trail, [event], tallies, learning)
+                _take_chunk(connection, trail, [event], tallies, learning, orders_required)
         return
     savepoint.commit()
     trail.join(part)
@@ -184,7 +190,7 @@ def _sift(
 
 
 def _plan_and_write(
-    connection: Connection, trail: Trail, fresh: Sequence[ReceivedEvent], learning: Learning
+    connection: Connection, trail: Trail, fresh: Sequence[ReceivedEvent], learning: Learning, orders_required: bool
 ) -> tuple[list[ReceivedEvent], list[tuple[ReceivedEvent, IfppError]]]:
     """Plan every event against the database, write the plan, and return what was taken and what was refused."""
     readable: list[tuple[ReceivedEvent, Result | None]] = []
@@ -198,7 +204,8 @@ def _plan_and_write(
             used.add(event.id)
         except CustodyError as error:
             refused.append((event, error))
-    view = look_up(connection, [result.document for _, result in readable if result is not None])
+    documents = [result.document for _, result in readable if result is not None]
+    view = look_up(connection, documents, trail.at, orders_required=orders_required)
     plan, taken = Plan(), []
     for event, result in readable:
         try:

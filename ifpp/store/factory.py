@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,14 +11,43 @@ from sqlalchemy import Connection, select, text
 
 from ifpp.errors import IfppError, LineTakenError, ServiceError
 from ifpp.model.clock import utc_ms_text
-from ifpp.model.messages import Claim, ClaimRequest, Job, UnitGate
+from ifpp.model.mes import JobOrder
+from ifpp.model.messages import (
+    Claim,
+    ClaimRequest,
+    ExpectedAnswer,
+    ExpectedQuestion,
+    Job,
+    LeaseAnswer,
+    Message,
+    UnitGate,
+)
 from ifpp.model.states import PackageState
-from ifpp.store import audit, books, claims, denylist, events, gate, plans, reports, selection, stock, supply
+from ifpp.store import (
+    audit,
+    books,
+    claims,
+    denylist,
+    events,
+    gate,
+    leases,
+    line_log,
+    orders,
+    plans,
+    quota,
+    reports,
+    reservations,
+    selection,
+    stock,
+    supply,
+)
 from ifpp.store.audit import AuditLog, Chain
 from ifpp.store.database import Database
 from ifpp.store.denylist import USUAL, DeniedRow, Learning
+from ifpp.store.figure_store import FigureStore
 from ifpp.store.group import GroupCommit
 from ifpp.store.intake import Gentle, Intake, Shelved, anything_staged, settle_remains
+from ifpp.store.orders import OrderWord
 from ifpp.store.records import (
     AttemptRow,
     BalanceRow,
@@ -28,6 +57,8 @@ from ifpp.store.records import (
     ParkedRow,
     ReceivedEvent,
     Refusal,
+    RefusedItemRow,
+    ReportRow,
     ResultRow,
     SignedCheckpoint,
     TakeResult,
@@ -37,6 +68,7 @@ from ifpp.store.records import (
 from ifpp.store.rules import prepare
 from ifpp.store.schema import line_lease
 from ifpp.store.trail import Trail
+from ifpp.wire.production_order import ProductionOrder
 
 
 class Factory:
@@ -46,16 +78,26 @@ class Factory:
     is in it, or, when the connection broke during the commit, all of it; every writing method may be repeated.
     """
 
-    def __init__(self, database: Database, factory_id: str, writer: str, learning: Learning) -> None:
+    def __init__(
+        self, database: Database, factory_id: str, writer: str, learning: Learning, orders_required: bool
+    ) -> None:
         self._learning = learning
+        self._orders_required = orders_required
         self._database = database
         self._chain = Chain(writer, factory_id)
+        self.figures = FigureStore(database, self._writing)
         self._group = GroupCommit(self._writing, database.named)
         self.factory_id = factory_id
 
     @classmethod
     def open(
-        cls, url: str, *, busy_timeout_s: float = 5.0, writer: str = "factory", learning: Learning = USUAL
+        cls,
+        url: str,
+        *,
+        busy_timeout_s: float = 5.0,
+        writer: str = "factory",
+        learning: Learning = USUAL,
+        orders_required: bool = False,
     ) -> Factory:
         """Open a factory database (`sqlite:///path` or `postgresql://…`) and make its tables when it is new.
 
@@ -70,7 +112,7 @@ class Factory:
         except IfppError:
             database.close()
             raise
-        return cls(database, factory_id, writer, learning)
+        return cls(database, factory_id, writer, learning, orders_required)
 
     def close(self) -> None:
         """Give up the connections; the database needs no farewell."""
@@ -180,6 +222,35 @@ class Factory:
         with self._writing(now) as (connection, trail):
             return stock.withdraw(connection, trail, name, by, reason)
 
+    # ---- quota ------------------------------------------------------------------------------------
+
+    def add_production_order(self, order: ProductionOrder, key_id: str, document: bytes, now: datetime) -> bool:
+        """Take a verified production order; see `ifpp.store.quota.add`."""
+        with self._writing(now) as (connection, trail):
+            return quota.add(connection, trail, order, key_id, document)
+
+    def production_orders(self) -> list[quota.OrderRow]:
+        """Return every production order and how far it is used."""
+        with self._database.read() as connection:
+            return quota.standing(connection)
+
+    # ---- reservations -----------------------------------------------------------------------------
+
+    def reserve(self, job_order_id: str, eids: Iterable[str], by: str, reason: str, now: datetime) -> int:
+        """Keep chips for a job order, all or none; return how many are new. Raises JOB.UNKNOWN, RESERVATION.REFUSED."""
+        with self._writing(now) as (connection, trail):
+            return reservations.reserve(connection, trail, job_order_id, eids, by, reason)
+
+    def unreserve(self, job_order_id: str, by: str, reason: str, now: datetime) -> int:
+        """Keep no chip for a job order any more; return how many there were."""
+        with self._writing(now) as (connection, trail):
+            return reservations.free(connection, trail, job_order_id, by, reason)
+
+    def reservations(self) -> dict[str, int]:
+        """Return how many chips each job order that has not ended keeps."""
+        with self._database.read() as connection:
+            return reservations.kept_for(connection)
+
     # ---- plans ------------------------------------------------------------------------------------
 
     def change_plan(
@@ -219,14 +290,15 @@ class Factory:
 
         An answer with nothing to load and nothing unresolved says: all are installed, only the sealing is missing.
         Raises SupplyError EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.NOT_FOUND, BPP.EXHAUSTED, BPP.EXPIRED,
-        BPP.WITHDRAWN, BPP.INCOMPLETE, BPP.OTHER_PRODUCT, BPP.TAKEN, UNIT.ALREADY_LOADED; ServiceError STORE.REFUSED
-        for an attempt id that has ended or differs.
+        BPP.WITHDRAWN, BPP.INCOMPLETE, BPP.OTHER_PRODUCT, BPP.TAKEN, BPP.RESERVED, JOB.OTHER_STATION,
+        UNIT.ALREADY_LOADED, UNIT.TRAVELLER, UNIT.NO_TRAVELLER; ServiceError STORE.REFUSED for an attempt id that has
+        ended or differs.
         """
         return self._group.run(now, lambda connection, trail: claims.claim_packages(connection, trail, request, now))
 
     def package_bytes(self, sha256: str) -> bytes:
         """Return one package byte for byte; raises SupplyError BPP.NOT_FOUND."""
-        with self._database.read() as connection:
+        with self._database.single() as connection:
             return books.package_content(connection, sha256)
 
     def mark_sent(self, package_id: str, attempt_id: str, station_id: str, now: datetime) -> None:
@@ -242,6 +314,16 @@ class Factory:
     def release(self, attempt_id: str, station_id: str, now: datetime) -> int:
         """Free what an attempt claimed and did not send; return how many packages. Idempotent."""
         return self._group.run(now, lambda connection, trail: claims.release(connection, trail, attempt_id, station_id))
+
+    def leases(self, station_id: str, lease_ids: Sequence[str]) -> LeaseAnswer:
+        """Say how claims that a station made ahead stand; see `ifpp.store.leases`."""
+        with self._database.read() as connection:
+            return leases.standing(connection, station_id, lease_ids)
+
+    def expected(self, question: ExpectedQuestion, now: datetime) -> ExpectedAnswer:
+        """Return chips that a station may claim ahead."""
+        with self._database.read() as connection:
+            return leases.expected(connection, question, utc_ms_text(now))
 
     def expire_leases(self, now: datetime) -> int:
         """Free every claimed package whose lease has run out; return how many. Never touches a sent one."""
@@ -259,7 +341,9 @@ class Factory:
         which every event is stored or parked; the first of a node is 1.
         """
         with self._writing(now) as (connection, trail):
-            return events.take_events(connection, trail, received, self._learning)
+            return events.take_events(
+                connection, trail, received, self._learning, orders_required=self._orders_required
+            )
 
     def park(self, node_id: str, body: bytes, text: str, now: datetime) -> None:
         """Keep a document whose envelope cannot be read, and why; nothing is acknowledged by that."""
@@ -310,6 +394,48 @@ class Factory:
         with self._database.read() as connection:
             return books.jobs(connection, line)
 
+    def command_order(self, line: str, ask: JobOrder, now: datetime) -> OrderWord:
+        """Carry out one command of the MES; see `ifpp.store.orders.command`."""
+        with self._writing(now) as (connection, trail):
+            return orders.command(connection, trail, line, ask)
+
+    def finish_order(self, line: str, job_order_id: str, good: int, now: datetime) -> Job | None:
+        """Complete a running order when so many good units are enough; see `ifpp.store.orders.finish`."""
+        with self._writing(now) as (connection, trail):
+            return orders.finish(connection, trail, line, job_order_id, good)
+
+    def respond_to_orders(self, line: str, boot_id: str, now: datetime, grace_s: float) -> list[str]:
+        """Write the response of every order that ended `grace_s` ago into the line's log; return their ids."""
+        with self._writing(now) as (connection, trail):
+            return orders.respond(connection, trail, line, boot_id, now, grace_s)
+
+    # ---- the line's own log ------------------------------------------------------------------------
+
+    def collect_line_log(self, line: str, boot_id: str, now: datetime) -> int:
+        """Take what stations told since the last time into the log; return how many events were read."""
+        with self._writing(now) as (connection, trail):
+            return line_log.collect(connection, line, boot_id, trail.at)
+
+    def append_line_log(self, line: str, name: str, document: Message, now: datetime) -> int:
+        """Write one document of the line's own; returns its number."""
+        with self._writing(now) as (connection, trail):
+            return line_log.append(connection, line, name, document, trail.at)
+
+    def line_log_page(self, line: str, after: int, limit: int = 100) -> list[line_log.LineRow]:
+        """Return the documents of the log that follow a number."""
+        with self._database.read() as connection:
+            return line_log.page(connection, line, after, limit)
+
+    def line_log_state(self, line: str) -> line_log.LineLogState:
+        """Return how far the log goes, and how far the MES has it."""
+        with self._database.read() as connection:
+            return line_log.state(connection, line)
+
+    def acknowledge_line_log(self, line: str, through: int, now: datetime) -> line_log.LineLogState:
+        """Note how far the MES has the log; raises CustodyError LINE_LOG.AHEAD."""
+        with self._writing(now) as (connection, _):
+            return line_log.acknowledge(connection, line, through)
+
     # ---- the books --------------------------------------------------------------------------------
 
     def balance(self) -> list[BalanceRow]:
@@ -347,29 +473,67 @@ class Factory:
         with self._database.read() as connection:
             return books.oldest_open(connection)
 
-    def unit_gate(self, name: str) -> UnitGate:
+    def unit_gate(self, name: str, now: datetime | None = None) -> UnitGate:
         """Return whether the unit with this EID, ICCID or serial number may leave; raises SupplyError EID.UNKNOWN."""
         with self._database.read() as connection:
-            return gate.ask(connection, self.factory_id, str(books.eid_of(connection, name) or name))
+            eid = str(books.eid_of(connection, name) or name)
+            at = utc_ms_text(now or datetime.now(UTC))
+            return gate.ask(connection, self.factory_id, eid, at, orders_required=self._orders_required)
 
     def unit(self, name: str) -> UnitRecord | None:
         """Return packages, ledger and attempts of the unit with this EID, ICCID or serial number, or None."""
         with self._database.read() as connection:
             return books.unit(connection, name)
 
-    def results(self, smdp_oid: str, start: datetime, end: datetime) -> list[ResultRow]:
-        """Return what a Profile Loading Report over [start, end) says: packages with their latest result."""
+    @contextmanager
+    def results(self, smdp_oid: str, start: datetime, end: datetime) -> Iterator[Iterator[ResultRow]]:
+        """What a Profile Loading Report over [start, end) says: packages with their latest result, in the block."""
         with self._database.read() as connection:
-            return books.results(connection, smdp_oid, start, end)
+            yield books.results(connection, smdp_oid, start, end)
 
     # ---- reports ----------------------------------------------------------------------------------
 
-    def add_report(
-        self, report_id: str, smdp_oid: str, file: str, sha256: str, states: Sequence[tuple[str, str]], now: datetime
-    ) -> None:
-        """Keep a written report: its file's name and digest, and (package id, reported state) of its items."""
+    def add_report(self, written: reports.WrittenReport, states: Iterable[tuple[str, str]], now: datetime) -> None:
+        """Keep a written report, and (package id, reported state) of its items."""
         with self._writing(now) as (connection, trail):
-            reports.add(connection, trail, report_id, smdp_oid, file, sha256, states)
+            reports.add(connection, trail, written, states)
+
+    def written_reports(self) -> list[ReportRow]:
+        """Return every report and how far it has come, oldest first."""
+        with self._database.read() as connection:
+            return reports.all_of(connection)
+
+    def report(self, report_id: str) -> ReportRow:
+        """Return one report; raises CustodyError REPORT.UNKNOWN."""
+        with self._database.read() as connection:
+            return reports.one(connection, report_id)
+
+    def overdue_reports(self, before: datetime) -> list[str]:
+        """Return the reports written before a time that nobody has acknowledged."""
+        with self._database.read() as connection:
+            return reports.overdue(connection, utc_ms_text(before))
+
+    def refused_items(self, report_id: str) -> list[RefusedItemRow]:
+        """Return what the SM-DPf refused of a report."""
+        with self._database.read() as connection:
+            return reports.refused_items(connection, report_id)
+
+    def deliver_report(self, report_id: str, place: str, now: datetime) -> None:
+        """Keep that a report is in the hands of its SM-DPf. Idempotent. Raises REPORT.UNKNOWN."""
+        with self._writing(now) as (connection, trail):
+            reports.deliver(connection, trail, report_id, place)
+
+    def answer_report(
+        self,
+        report_id: str,
+        digest: Callable[[], str],
+        key_id: str,
+        verdicts: Iterable[reports.ItemVerdict],
+        now: datetime,
+    ) -> None:
+        """Keep what the SM-DPf says of every item of a report, or nothing; see `ifpp.store.reports.answer`."""
+        with self._writing(now) as (connection, trail):
+            reports.answer(connection, trail, report_id, digest, key_id, verdicts)
 
     def acknowledge_report(self, report_id: str, told_by: str, now: datetime) -> tuple[str, str]:
         """Keep that the SM-DPf has taken a report; return when and who said so first. Raises REPORT.UNKNOWN."""

@@ -4,6 +4,7 @@ Plan (numbers reappear in the code):
   1. The chip is known.
   2. No package of it is open: in the hands of a head, or with an unknown fate.
   3. It was called clean to ship, with the proof that it was sealed (`ifpp.store.plan` lets nothing else in).
+     Where it was not, although a station says so, the quota may be the reason (`ifpp.store.quota`).
   4. The audit log has the entry that says so, for this chip, and it follows from the entry before it.
   5. Where this factory signs: the entry is signed, and the signature holds under a key of this factory.
 """
@@ -14,12 +15,12 @@ from base64 import b64encode
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from ifpp.errors import FAULTS, SupplyError, VerificationError
 from ifpp.model.messages import SignedEntry, UnitGate
 from ifpp.model.states import OPEN_STATES
-from ifpp.store import audit
+from ifpp.store import audit, quota
 from ifpp.store.records import AuditEntry, SignedCheckpoint
 from ifpp.store.schema import chip, package, unit_attempt
 from ifpp.trust.signer import VerificationKey
@@ -39,8 +40,8 @@ _called_clean = (
 )
 
 
-def ask(connection: Connection, factory_id: str, eid: str) -> UnitGate:
-    """Return whether a unit may leave, with the proof; raises SupplyError EID.UNKNOWN."""
+def ask(connection: Connection, factory_id: str, eid: str, at: str, *, orders_required: bool = False) -> UnitGate:
+    """Return whether a unit may leave at a time, with the proof; raises SupplyError EID.UNKNOWN."""
     known = connection.execute(_chip, {"eid": eid}).one_or_none()
     if known is None:  # 1
         raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=eid[:64])
@@ -49,7 +50,10 @@ def ask(connection: Connection, factory_id: str, eid: str) -> UnitGate:
         words = [f"ICCID {row.iccid} is {row.state} since {row.changed_at} ({row.node_id})" for row in still_open]
         return _closed(eid, "GATE.OPEN_PACKAGE", "; ".join(words))
     if known.clean_to_ship_at is None:  # 3
-        return _closed(eid, "GATE.NOT_SEALED", _why_not_sealed(connection, eid))
+        said = connection.execute(_called_clean, {"eid": eid}).one_or_none()
+        if said is not None and (none_left := quota.exhausted(connection, eid, at, required=orders_required)):
+            return _closed(eid, "GATE.QUOTA", none_left)
+        return _closed(eid, "GATE.NOT_SEALED", _why_not_sealed(said))
     try:
         proof = _proof(connection, factory_id, eid)
     except VerificationError as error:  # 4, 5
@@ -73,8 +77,7 @@ def _closed(eid: str, code: str, reason: str) -> UnitGate:
     return UnitGate(eid=eid, clean_to_ship=False, code=code, reason=reason, advice=FAULTS[code].advice)
 
 
-def _why_not_sealed(connection: Connection, eid: str) -> str:
-    said = connection.execute(_called_clean, {"eid": eid}).one_or_none()
+def _why_not_sealed(said: Row[Any] | None) -> str:
     if said is None:
         return "no station has sealed it"
     where = f"{said.node_id}/{said.head_id} called it clean to ship at {said.ended_at}"

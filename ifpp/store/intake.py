@@ -10,8 +10,8 @@ SQLite has one writer at a time, so nothing here holds it for more than a chunk:
   4. Its rows move to the shelf in chunks, each with its entries in the audit log. No claim sees them yet.
   5. The batch is opened in one short transaction, by its totals: see `schema.SHELVED`.
 
-One process at a time takes files with chips or packages in. A file of job orders alone is accepted and opened in one
-transaction, and waits for nobody.
+One process at a time takes files with chips or packages in. A file of job orders or of travellers is accepted and
+opened in one transaction, and waits for nobody.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,8 +31,8 @@ from sqlalchemy import exc as sa
 from ifpp.errors import IntakeError
 from ifpp.model.messages import Job
 from ifpp.store.database import Database
-from ifpp.store.records import BatchRow, ChipItem, PackageItem
-from ifpp.store.schema import batch, batch_count, batch_total, job_order, package_bytes, staged
+from ifpp.store.records import BatchRow, ChipItem, PackageItem, TravellerItem
+from ifpp.store.schema import batch, batch_count, batch_total, job_order, package_bytes, staged, traveller
 from ifpp.store.screen import Refusal, Screen
 from ifpp.store.shelve import Rows, staged_chip, staged_package
 from ifpp.store.trail import Trail
@@ -113,6 +113,7 @@ class Intake:
         self._chips: list[tuple[ChipItem, str]] = []
         self._packages: list[tuple[PackageItem, str]] = []
         self._jobs: list[tuple[str, Job]] = []
+        self._travellers: dict[str, TravellerItem] = {}
         self._pending_bytes = 0
         self._screen: Screen | None = None
         self._account = _Account(0, 0, [])
@@ -143,11 +144,20 @@ class Intake:
             return
         self._jobs.append((line, job))
 
+    def add_traveller(self, item: TravellerItem, where: str = "") -> None:
+        """Take one traveller; one serial number stands once in a file, and a later file's word on it counts."""
+        if any("\0" in text for text in (item.sn, item.sku, item.eid, item.job_order_id)):
+            self._reject(("INTAKE.FORMAT", "a value the database cannot hold"), where or item.sn[:64])
+        elif item.sn in self._travellers:
+            self._reject(("INTAKE.DUPLICATE", "this serial number stands twice in this file"), where or item.sn)
+        else:
+            self._travellers[item.sn] = item
+
     def finish(self) -> None:
         """Take in what was added, see the module. Raises IntakeError INTAKE.REJECTED with every bad item (to 100)."""
         self._flush()
-        if self._jobs and self._screen is not None:
-            self._reject(("INTAKE.FORMAT", "job orders come in a file of their own"), self._name)
+        if (self._jobs or self._travellers) and self._screen is not None:
+            self._reject(("INTAKE.FORMAT", "job orders and travellers come each in a file of their own"), self._name)
         self._raise_bad()
         if self._staged:
             self._writer.run(self._accept)
@@ -254,7 +264,10 @@ class Intake:
                 if not self._bad:
                     connection.execute(job_order.insert(), [order | body])
             self._raise_bad()
-            _open(connection, trail, row, _Account(0, 0, []), len(self._jobs))
+            if self._travellers:
+                rows = [asdict(item) | {"batch": row.number} for item in self._travellers.values()]
+                connection.execute(traveller.insert(), rows)
+            _open(connection, trail, row, _Account(0, 0, []), len(self._jobs), len(self._travellers))
 
     def _check_job(self, connection: Connection, job: Job) -> None:
         newest = select(func.max(job_order.c.version)).where(job_order.c.job_order_id == job.job_order_id)
@@ -302,7 +315,7 @@ def complete(database: Database, writer: Gentle, digest: str, shelved: Shelved |
     def open_(connection: Connection, trail: Trail) -> None:
         account = _read_account(connection.execute(_account, {"file": digest}).scalar_one())
         connection.execute(_delete, {"file": digest, "first": _ACCOUNT, "last": _ACCOUNT})
-        _open(connection, trail, row, account, 0)
+        _open(connection, trail, row, account)
 
     while items := _page(database, digest):
         writer.run(partial(_shelve, digest, items, Rows(row, items)))
@@ -346,14 +359,17 @@ def _batch_of(connection: Connection, digest: str) -> BatchRow | None:
     return None if row is None else BatchRow(row.number, row.kind, row.name, row.sha256, row.imported_at, 0, 0, 0)
 
 
-def _open(connection: Connection, trail: Trail, row: BatchRow, account: _Account, jobs: int) -> None:
+def _open(
+    connection: Connection, trail: Trail, row: BatchRow, account: _Account, jobs: int = 0, travellers: int = 0
+) -> None:
     """Step 5: write what the file brought; from then on it counts."""
     totals: dict[str, Any] = {"chips": account.chips, "packages": account.packages, "jobs": jobs}
-    connection.execute(batch_total.insert(), [totals | {"batch": row.number}])
+    connection.execute(batch_total.insert(), [totals | {"batch": row.number, "travellers": travellers}])
     counts = [
         {"batch": row.number, "sku": sku, "region": region, "smdp_oid": smdp_oid, "packages": packages}
         for sku, region, smdp_oid, packages in account.counts
     ]
     if counts:
         connection.execute(batch_count.insert(), counts)
-    trail.note("import", batch=row.number, kind=row.kind, name=row.name, sha256=row.sha256, **totals)
+    facts = totals | ({"travellers": travellers} if travellers else {})
+    trail.note("import", batch=row.number, kind=row.kind, name=row.name, sha256=row.sha256, **facts)

@@ -22,9 +22,12 @@ from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.ids import Eid
 from ifpp.model.messages import Link, Message, ProfileResult, SealProof, UnitResultEvent
 from ifpp.model.states import OPEN_STATES, PackageState
-from ifpp.store import settle
+from ifpp.store import quota, settle
 from ifpp.store.denylist import MAX_NAME, Learning, learn
+from ifpp.store.facts import load_rows, note_lines, span_row
+from ifpp.store.figure_tables import load_time, state_span
 from ifpp.store.ledger import HELD, Held, Step, held_of, take
+from ifpp.store.quota_tables import quota_unit
 from ifpp.store.records import ReceivedEvent
 from ifpp.store.schema import chip, event_log, ledger, package, package_result, reading, unit_attempt
 from ifpp.store.trail import Trail
@@ -95,6 +98,9 @@ class Plan:
     cleared: list[dict[str, Any]] = field(default_factory=list)
     withheld: list[dict[str, Any]] = field(default_factory=list)
     told: list[UnitResultEvent] = field(default_factory=list)
+    spans: list[dict[str, Any]] = field(default_factory=list)
+    loads: list[dict[str, Any]] = field(default_factory=list)
+    counted: list[dict[str, Any]] = field(default_factory=list)
 
 
 # ---- reading one event --------------------------------------------------------------------------------
@@ -175,17 +181,20 @@ class View:
     """The chips a chunk speaks of and their packages, kept up to date while it is planned.
 
     `readers`: who was last told to read a package from its chip; `clean`: for each known chip, whether it is clean to
-    ship.
+    ship; `quota`: what may still be sealed.
     """
 
     packages: dict[str, Held] = field(default_factory=dict)
     of_chip: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     readers: dict[str, str] = field(default_factory=dict)
     clean: dict[str, bool] = field(default_factory=dict)
+    quota: quota.Quota = field(default_factory=quota.Quota)
 
 
-def look_up(connection: Connection, documents: Sequence[UnitResultEvent]) -> View:
-    """Lock and read what the documents speak of: chips first, then packages, as a claim does."""
+def look_up(
+    connection: Connection, documents: Sequence[UnitResultEvent], at: str = "", *, orders_required: bool = False
+) -> View:
+    """Lock and read what the documents speak of: first chips, then packages, as a claim does; then orders."""
     view = View()
     spoken = [document for document in documents if document.profiles or document.clean_to_ship]
     if not spoken:
@@ -199,11 +208,15 @@ def look_up(connection: Connection, documents: Sequence[UnitResultEvent]) -> Vie
         view.of_chip[row.eid].append(row.package_id)
     for row in connection.execute(_readers, {"ids": ids}):
         view.readers[row.package_id] = row.attempt_id
+    sealed = [document.unit.eid for document in spoken if document.clean_to_ship and document.unit.eid]
+    view.quota = quota.look_up(connection, sealed, at, required=orders_required)
     return view
 
 
 def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | None, at: str) -> None:
     """Add one event's rows to the plan, all or none; raises CustodyError CUSTODY.EVENT_REFUSED."""
+    if event.schema.startswith("state_changed/"):
+        plan.spans.append(span_row(event))
     if result is not None:
         moves = [_move(view, result.document, profile, at) for profile in result.document.profiles]
         for profile, pir, steps in zip(result.document.profiles, result.pirs, moves, strict=True):
@@ -221,8 +234,9 @@ def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | No
         plan.attempts.append(_attempt_row(event, result))
         plan.taken.append(_taken(event, result.document))
         plan.told.append(result.document)
+        plan.loads.extend(load_rows(event, result.document, result.ended_at))
         if result.document.clean_to_ship and result.document.unit.eid:
-            _clear(plan, view, event, result)
+            _clear(plan, view, event, result, at)
     row = {"node_id": event.node_id, "seq": event.seq, "id": event.id, "schema": event.schema}
     plan.events.append(row | {"body": event.body, "taken_at": at})
 
@@ -235,7 +249,7 @@ def _move(view: View, document: UnitResultEvent, profile: ProfileResult, at: str
     if (held.eid, held.iccid, held.bpp_sha256) != (document.unit.eid, profile.iccid, profile.bpp_sha256):
         raise settle.refused(f"package {held.package_id} belongs to another chip, profile or content")
     attempt = document.transaction_id
-    holder = attempt == view.readers.get(held.package_id, held.attempt_id)
+    holder = (profile.lease_id or attempt) == view.readers.get(held.package_id, held.attempt_id)
     word = settle.told(profile)
     states = settle.path(settle.Standing(held.state, held.spent), word, holder=holder)
     spent = word in (settle.Told.INSTALLED, settle.Told.SPENT)
@@ -273,23 +287,32 @@ def _taken(event: ReceivedEvent, document: UnitResultEvent) -> dict[str, Any]:
     }
 
 
-def _clear(plan: Plan, view: View, event: ReceivedEvent, result: Result) -> None:
+def _clear(plan: Plan, view: View, event: ReceivedEvent, result: Result, at: str) -> None:
     """The end-of-line gate: call a chip clean to ship once, with proof and with no package open, or say why not."""
     document = result.document
     eid = document.unit.eid
     packages = [view.packages[package_id] for package_id in view.of_chip[eid]]
     still_open = [f"{held.package_id} is {held.state}" for held in packages if held.state in OPEN_STATES]
-    reason = ""
+    reason = code = ""
+    order: quota.OrderRow | None = None
     if eid not in view.clean:
         reason = "the store has no eUICC data for it"
     elif document.seal is None:
         reason = "no proof that the chip is sealed"
     elif still_open:
         reason = f"package {', '.join(still_open)}"
+    elif not view.clean[eid]:
+        try:
+            order = view.quota.take(eid)
+        except CustodyError as error:
+            code, reason = error.code, error.detail
     if reason:
-        plan.withheld.append({"eid": eid, "event": event.id, "node": event.node_id, "reason": reason[:MAX_TEXT]})
+        why = {"code": code, "reason": reason[:MAX_TEXT]}
+        plan.withheld.append({"eid": eid, "event": event.id, "node": event.node_id, **why})
     elif not view.clean[eid]:
         view.clean[eid] = True
+        if order is not None:
+            plan.counted.append(quota.count_row(order, eid, event.id, at))
         plan.sealed.append({"b_eid": eid, "b_at": result.ended_at, "b_event": event.id})
         plan.cleared.append(
             {
@@ -302,6 +325,8 @@ def _clear(plan: Plan, view: View, event: ReceivedEvent, result: Result) -> None
                 "node": event.node_id,
                 "head": document.head_id,
                 "sealed_at": result.ended_at,
+                "order": order.order_id if order else None,
+                "number": order.used if order else None,
             }
         )
 
@@ -363,6 +388,9 @@ def write(connection: Connection, trail: Trail, plan: Plan, learning: Learning) 
         (event_log, plan.events),
         (unit_attempt, plan.attempts),
         (package_result, plan.results),
+        (state_span, plan.spans),
+        (load_time, plan.loads),
+        (quota_unit, plan.counted),
     )
     for table, rows in inserts:
         if rows:
@@ -377,3 +405,5 @@ def write(connection: Connection, trail: Trail, plan: Plan, learning: Learning) 
     for facts in plan.withheld:
         trail.note("withheld", **facts)
     learn(connection, trail, plan.told, learning)
+    if plan.told:
+        note_lines(connection, {document.node_id: document.job_order_id for document in plan.told})

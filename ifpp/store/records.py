@@ -64,6 +64,16 @@ class PackageItem:
 
 
 @dataclass(frozen=True, slots=True)
+class TravellerItem:
+    """What the MES says of one unit: serial number, SKU, and where it knows them the chip's EID and the job order."""
+
+    sn: str
+    sku: str
+    eid: str = ""
+    job_order_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRow:
     """An imported file."""
 
@@ -75,6 +85,7 @@ class BatchRow:
     chips: int
     packages: int
     jobs: int
+    travellers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +243,10 @@ class WordRow:
 
 @dataclass(frozen=True, slots=True)
 class ReportedRow:
-    """That a Profile Loading Report names a package as `state`; acknowledged when somebody said so, else ""."""
+    """That a Profile Loading Report names a package as `state`; acknowledged when somebody said so, else "".
+
+    `verdict` and `reason`: what the SM-DPf says of this item; "" = nothing yet.
+    """
 
     report_id: str
     smdp_oid: str
@@ -241,6 +255,44 @@ class ReportedRow:
     state: str
     acknowledged_at: str
     told_by: str
+    verdict: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """A written report and how far it has come; what has not happened is "".
+
+    `verified`, `noted`, `refused`: items by the word of the SM-DPf, None before it has answered.
+    """
+
+    report_id: str
+    smdp_oid: str
+    file: str
+    sha256: str
+    items: int
+    created_at: str
+    key_id: str
+    signature: bytes
+    delivered_at: str
+    delivered_to: str
+    acknowledged_at: str
+    told_by: str
+    answered_at: str
+    verified: int | None
+    noted: int | None
+    refused: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedItemRow:
+    """An item of a report that the SM-DPf does not accept, and why."""
+
+    package_id: str
+    eid: str
+    iccid: str
+    state: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from sqlalchemy import DDL, Connection, MetaData, event, inspect, select, text
 
 from ifpp.errors import CustodyError, SettingsError
 from ifpp.model.states import PACKAGE_TRANSITIONS, PackageState
+from ifpp.store.figure_tables import KEPT
+from ifpp.store.quota_tables import KEPT as QUOTA_KEPT
 from ifpp.store.schema import IDENTITY, meta, metadata, package_transition
 from ifpp.store.steps import SCHEMA_VERSION
 
@@ -33,8 +35,17 @@ _KEPT = (
     "report",
     "report_item",
     "report_ack",
+    "report_signature",
+    "report_delivery",
+    "report_answer",
+    "report_verdict",
     "profile_plan",
     "withdrawal",
+    "traveller",
+    "order_word",
+    "line_log",
+    *KEPT,
+    *QUOTA_KEPT,
     "audit_entry",
     "audit_key",
     "audit_checkpoint",

@@ -61,6 +61,7 @@ batch_total = Table(
     Column("chips", Integer, nullable=False),
     Column("packages", Integer, nullable=False),
     Column("jobs", Integer, nullable=False),
+    Column("travellers", Integer, nullable=False),
 )
 
 # What each file brought, counted at import and independent of the package rows: the left side of the mass balance.
@@ -138,6 +139,30 @@ withdrawal = Table(
     _text("told_by"),
     _text("reason"),
     _text("at"),
+)
+
+# Which job order has a chip to itself; the word of one that has ended counts no more: see ifpp.store.reservations.
+reservation = Table(
+    "reservation",
+    metadata,
+    Column("eid", ForeignKey("chip.eid"), primary_key=True),
+    _text("job_order_id"),
+    _text("at"),
+    Index("ix_reservation_job_order_id", "job_order_id"),
+)
+
+# What the MES says a unit is, "" = does not say; the newest file's word on a serial number counts: see
+# ifpp.store.travellers.
+traveller = Table(
+    "traveller",
+    metadata,
+    Column("sn", Text, primary_key=True),
+    Column("batch", ForeignKey("batch.number"), primary_key=True),
+    _text("sku"),
+    _text("eid"),
+    _text("job_order_id"),
+    Index("ix_traveller_eid", "eid"),
+    Index("ix_traveller_job_order_id", "job_order_id"),
 )
 
 # Which profiles a product gets: see ifpp.store.plans. `profiles` is JSON, in order; customer "" is any.
@@ -391,6 +416,58 @@ job_order = Table(
     Index("ix_job_order_line", "line"),
 )
 
+# What the MES commanded, by its request id: see ifpp.store.orders.
+order_word = Table(
+    "order_word",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    _text("job_order_id"),
+    Column("version", BigInteger, nullable=False),
+    _text("command"),
+    _text("sha256"),
+    _text("status"),
+    _text("dispatch_status"),
+    _text("code"),
+    _text("text"),
+    _text("at"),
+    Index("ix_order_word_job_order_id", "job_order_id"),
+)
+
+# Orders that have ended, and since when their response is in the line's log; "" = not yet.
+order_end = Table(
+    "order_end",
+    metadata,
+    Column("job_order_id", Text, primary_key=True),
+    _text("line"),
+    _text("at"),
+    _text("responded_at"),
+)
+
+# The line's own log to the MES: see ifpp.store.line_log.
+line_log = Table(
+    "line_log",
+    metadata,
+    Column("line", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _text("name"),
+    Column("body", LargeBinary, nullable=False),
+    _text("at"),
+)
+
+line_cursor = Table(
+    "line_cursor",
+    metadata,
+    Column("node_id", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+
+line_ack = Table(
+    "line_ack",
+    metadata,
+    Column("line", Text, primary_key=True),
+    Column("through", BigInteger, nullable=False),
+)
+
 line_lease = Table(
     "line_lease",
     metadata,
@@ -429,6 +506,45 @@ report_ack = Table(
     Column("report_id", ForeignKey("report.report_id"), primary_key=True),
     _text("at"),
     _text("told_by"),
+)
+
+# What signs a report: ECDSA over its statement (`ifpp.line.report`), which names its digest.
+report_signature = Table(
+    "report_signature",
+    metadata,
+    Column("report_id", ForeignKey("report.report_id"), primary_key=True),
+    _text("key_id"),
+    Column("signature", LargeBinary, nullable=False),
+)
+
+# That a report is in the hands of its SM-DPf; the first time counts.
+report_delivery = Table(
+    "report_delivery",
+    metadata,
+    Column("report_id", ForeignKey("report.report_id"), primary_key=True),
+    _text("at"),
+    _text("place"),
+)
+
+# What the SM-DPf said of a report; key_id "" = it did not sign that.
+report_answer = Table(
+    "report_answer",
+    metadata,
+    Column("report_id", ForeignKey("report.report_id"), primary_key=True),
+    _text("at"),
+    _text("sha256"),
+    _text("key_id"),
+)
+
+# ... and of each of its items: verified, noted (it carries no proof) or refused, with the reason.
+report_verdict = Table(
+    "report_verdict",
+    metadata,
+    Column("report_id", Text, primary_key=True),
+    Column("package_id", Text, primary_key=True),
+    _text("verdict"),
+    _text("reason"),
+    ForeignKeyConstraint(["report_id", "package_id"], ["report_item.report_id", "report_item.package_id"]),
 )
 
 # ---- the audit log: see ifpp.wire.audit -------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from ifpp.model.clock import parse_utc, utc_ms_text
+from ifpp.model.messages import CACHE_HEAD
 from ifpp.model.states import PackageState
 from ifpp.store.plans import Plan, Planned
 
@@ -92,13 +93,25 @@ def expired(row: _Package, at: str) -> bool:
 
 
 def taken(row: _Package, holder: tuple[str, str], at: str) -> bool:
-    """Whether another head works with this package; a head that starts anew gives up what it held before."""
-    return row.state == S.CLAIMED and lease_runs(row, at) and (row.node_id, row.head_id) != holder
+    """Whether another head works with this package; a head that starts anew gives up what it held before.
+
+    What a station has claimed ahead is there for every head of it, and for no other station.
+    """
+    ours = row.node_id == holder[0] and row.head_id in (holder[1], CACHE_HEAD)
+    return row.state == S.CLAIMED and lease_runs(row, at) and not ours
+
+
+def ahead(row: _Package) -> bool:
+    """Whether a station claimed this package ahead and may load it without asking again."""
+    return bool(row.state == S.CLAIMED and row.head_id == CACHE_HEAD)
 
 
 def lease_runs(row: _Package, at: str) -> bool:
-    """A lease given in the future was given by a clock that was wrong: its end says nothing."""
-    return bool(row.lease_until > at and row.changed_at <= soon(at))
+    """A lease given in the future was given by a clock that was wrong: its end says nothing.
+
+    But never of one given ahead: its station may be out of reach and loading the package.
+    """
+    return bool(row.lease_until > at and (ahead(row) or row.changed_at <= soon(at)))
 
 
 def soon(at: str) -> str:

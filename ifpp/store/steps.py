@@ -61,6 +61,36 @@ def _kept(dialect: str, table: str) -> list[str]:
 
 _OF_A_PACKAGE = "EXISTS (SELECT 1 FROM package p WHERE p.bpp_sha256 = OLD.sha256)"
 
+_SPANS = (
+    "INSERT INTO state_span SELECT node_id, seq, resource, e10, code, next_e10, next_code, ended_ms - lasted, ended_ms "
+    "FROM ({said}) AS said WHERE resource IS NOT NULL AND e10 IS NOT NULL AND next_e10 IS NOT NULL "
+    "AND code IS NOT NULL AND next_code IS NOT NULL AND lasted IS NOT NULL AND ended_ms IS NOT NULL"
+)
+_SAID = (
+    "SELECT node_id, seq, d ->> 'resource' resource, d ->> 'old' e10, {code} code, d ->> 'new' next_e10, "
+    "{next_code} next_code, {lasted} lasted, {ended} ended_ms "
+    "FROM (SELECT node_id, seq, {body} d FROM event WHERE substr(schema, 1, 14) = 'state_changed/') AS told"
+)
+
+
+def _spans(body: str, number: str, ended: str) -> str:
+    """Stays in states, read out of the events: `number` and `ended` give NULL for what is none."""
+    code, next_code, lasted = (number.replace("?", name) for name in ("old_code", "new_code", "old_duration_ms"))
+    return _SPANS.format(said=_SAID.format(body=body, code=code, next_code=next_code, lasted=lasted, ended=ended))
+
+
+_SPANS_SQLITE = _spans(
+    "CAST(body AS TEXT)",
+    "CASE typeof(d ->> '?') WHEN 'integer' THEN d ->> '?' END",
+    "CAST(round((julianday(d ->> 'ts') - 2440587.5) * 86400000) AS INTEGER)",
+)
+_SPANS_POSTGRESQL = _spans(
+    "convert_from(body, 'UTF8')::json",
+    "CASE WHEN d ->> '?' ~ '^[0-9]{1,15}$' THEN (d ->> '?')::bigint END",
+    "CASE WHEN d ->> 'ts' ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9][.0-9]*Z$' "
+    "THEN round(extract(epoch FROM (d ->> 'ts')::timestamptz) * 1000)::bigint END",
+)
+
 STEPS: tuple[Step, ...] = (
     Step(
         3,
@@ -130,6 +160,162 @@ STEPS: tuple[Step, ...] = (
             ),
         ),
         kept=("profile_plan", "withdrawal"),
+    ),
+    Step(
+        6,
+        "chips reserved for job orders; travellers: which unit is to become what",
+        both=(
+            (
+                "CREATE TABLE reservation (eid TEXT NOT NULL, job_order_id TEXT NOT NULL, at TEXT NOT NULL, "
+                "CONSTRAINT pk_reservation PRIMARY KEY (eid), "
+                "CONSTRAINT fk_reservation_eid FOREIGN KEY(eid) REFERENCES chip (eid))"
+            ),
+            "CREATE INDEX ix_reservation_job_order_id ON reservation (job_order_id)",
+            (
+                "CREATE TABLE traveller (sn TEXT NOT NULL, batch {number} NOT NULL, sku TEXT NOT NULL, "
+                "eid TEXT NOT NULL, job_order_id TEXT NOT NULL, CONSTRAINT pk_traveller PRIMARY KEY (sn, batch), "
+                "CONSTRAINT fk_traveller_batch FOREIGN KEY(batch) REFERENCES batch (number))"
+            ),
+            "CREATE INDEX ix_traveller_eid ON traveller (eid)",
+            "CREATE INDEX ix_traveller_job_order_id ON traveller (job_order_id)",
+            "ALTER TABLE batch_total ADD COLUMN travellers INTEGER NOT NULL DEFAULT 0",
+        ),
+        kept=("traveller",),
+    ),
+    Step(
+        7,
+        "signed reports, their delivery, and what the SM-DPf says of each item",
+        both=(
+            (
+                "CREATE TABLE report_signature (report_id TEXT NOT NULL, key_id TEXT NOT NULL, "
+                "signature {blob} NOT NULL, CONSTRAINT pk_report_signature PRIMARY KEY (report_id), "
+                "CONSTRAINT fk_report_signature_report_id FOREIGN KEY(report_id) REFERENCES report (report_id))"
+            ),
+            (
+                "CREATE TABLE report_delivery (report_id TEXT NOT NULL, at TEXT NOT NULL, place TEXT NOT NULL, "
+                "CONSTRAINT pk_report_delivery PRIMARY KEY (report_id), "
+                "CONSTRAINT fk_report_delivery_report_id FOREIGN KEY(report_id) REFERENCES report (report_id))"
+            ),
+            (
+                "CREATE TABLE report_answer (report_id TEXT NOT NULL, at TEXT NOT NULL, sha256 TEXT NOT NULL, "
+                "key_id TEXT NOT NULL, CONSTRAINT pk_report_answer PRIMARY KEY (report_id), "
+                "CONSTRAINT fk_report_answer_report_id FOREIGN KEY(report_id) REFERENCES report (report_id))"
+            ),
+            (
+                "CREATE TABLE report_verdict (report_id TEXT NOT NULL, package_id TEXT NOT NULL, "
+                "verdict TEXT NOT NULL, reason TEXT NOT NULL, "
+                "CONSTRAINT pk_report_verdict PRIMARY KEY (report_id, package_id), "
+                "CONSTRAINT fk_report_verdict_report_id_package_id FOREIGN KEY(report_id, package_id) "
+                "REFERENCES report_item (report_id, package_id))"
+            ),
+        ),
+        kept=("report_signature", "report_delivery", "report_answer", "report_verdict"),
+    ),
+    Step(
+        8,
+        "stays in states, load times, frozen chart limits, revisions of figures, releases of job orders",
+        both=(
+            (
+                "CREATE TABLE state_span (node_id TEXT NOT NULL, seq BIGINT NOT NULL, resource TEXT NOT NULL, "
+                "e10 TEXT NOT NULL, code BIGINT NOT NULL, next_e10 TEXT NOT NULL, next_code BIGINT NOT NULL, "
+                "began_ms BIGINT NOT NULL, ended_ms BIGINT NOT NULL, "
+                "CONSTRAINT pk_state_span PRIMARY KEY (node_id, seq), "
+                "CONSTRAINT fk_state_span_node_id_seq FOREIGN KEY(node_id, seq) REFERENCES event (node_id, seq))"
+            ),
+            "CREATE INDEX ix_state_span_ended_ms ON state_span (ended_ms)",
+            "CREATE INDEX ix_state_span_resource ON state_span (node_id, resource, ended_ms)",
+            (
+                "CREATE TABLE load_time (node_id TEXT NOT NULL, seq BIGINT NOT NULL, place INTEGER NOT NULL, "
+                "head_id TEXT NOT NULL, profile_type TEXT NOT NULL, firmware TEXT NOT NULL, link TEXT NOT NULL, "
+                "bytes BIGINT NOT NULL, load_ms BIGINT NOT NULL, ended_at TEXT NOT NULL, "
+                "CONSTRAINT pk_load_time PRIMARY KEY (node_id, seq, place), "
+                "CONSTRAINT fk_load_time_node_id_seq FOREIGN KEY(node_id, seq) REFERENCES event (node_id, seq))"
+            ),
+            "CREATE INDEX ix_load_time_ended_at ON load_time (ended_at)",
+            (
+                "CREATE TABLE station_line (node_id TEXT NOT NULL, line TEXT NOT NULL, "
+                "CONSTRAINT pk_station_line PRIMARY KEY (node_id))"
+            ),
+            "CREATE INDEX ix_station_line_line ON station_line (line)",
+            (
+                'CREATE TABLE kpi_revision (line TEXT NOT NULL, kind TEXT NOT NULL, "window" TEXT NOT NULL, '
+                "revision BIGINT NOT NULL, sha256 TEXT NOT NULL, complete BOOLEAN NOT NULL, at TEXT NOT NULL, "
+                'CONSTRAINT pk_kpi_revision PRIMARY KEY (line, kind, "window"))'
+            ),
+            (
+                "CREATE TABLE chart_limits (line TEXT NOT NULL, stratum TEXT NOT NULL, version BIGINT NOT NULL, "
+                "mean FLOAT(53) NOT NULL, s_mean FLOAT(53) NOT NULL, subgroups BIGINT NOT NULL, from_at TEXT NOT NULL, "
+                "to_at TEXT NOT NULL, told_by TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL, "
+                "CONSTRAINT pk_chart_limits PRIMARY KEY (line, stratum, version))"
+            ),
+            (
+                "CREATE TABLE job_release (job_order_id TEXT NOT NULL, number BIGINT NOT NULL, setup TEXT NOT NULL, "
+                "decision TEXT NOT NULL, evidence TEXT NOT NULL, told_by TEXT NOT NULL, reason TEXT NOT NULL, "
+                "at TEXT NOT NULL, CONSTRAINT pk_job_release PRIMARY KEY (job_order_id, number))"
+            ),
+            "CREATE INDEX ix_unit_attempt_ended_at ON unit_attempt (ended_at)",
+            "CREATE INDEX ix_unit_attempt_operation ON unit_attempt (operation, unit)",
+            (
+                "INSERT INTO station_line SELECT a.node_id, max(j.line) FROM unit_attempt a "
+                "JOIN job_order j ON j.job_order_id = a.job_order_id GROUP BY a.node_id"
+            ),
+        ),
+        kept=("state_span", "load_time", "chart_limits", "job_release"),
+        sqlite=(_SPANS_SQLITE,),
+        postgresql=(_SPANS_POSTGRESQL,),
+    ),
+    Step(
+        9,
+        "job orders as the MES commands them, and what the MES is told",
+        both=(
+            (
+                "CREATE TABLE order_word (request_id TEXT NOT NULL, job_order_id TEXT NOT NULL, "
+                "version BIGINT NOT NULL, command TEXT NOT NULL, sha256 TEXT NOT NULL, status TEXT NOT NULL, "
+                "dispatch_status TEXT NOT NULL, code TEXT NOT NULL, text TEXT NOT NULL, at TEXT NOT NULL, "
+                "CONSTRAINT pk_order_word PRIMARY KEY (request_id))"
+            ),
+            "CREATE INDEX ix_order_word_job_order_id ON order_word (job_order_id)",
+            (
+                "CREATE TABLE order_end (job_order_id TEXT NOT NULL, line TEXT NOT NULL, at TEXT NOT NULL, "
+                "responded_at TEXT NOT NULL, CONSTRAINT pk_order_end PRIMARY KEY (job_order_id))"
+            ),
+            (
+                "CREATE TABLE line_log (line TEXT NOT NULL, seq BIGINT NOT NULL, name TEXT NOT NULL, "
+                "body {blob} NOT NULL, at TEXT NOT NULL, CONSTRAINT pk_line_log PRIMARY KEY (line, seq))"
+            ),
+            (
+                "CREATE TABLE line_cursor (node_id TEXT NOT NULL, seq BIGINT NOT NULL, "
+                "CONSTRAINT pk_line_cursor PRIMARY KEY (node_id))"
+            ),
+            (
+                "CREATE TABLE line_ack (line TEXT NOT NULL, through BIGINT NOT NULL, "
+                "CONSTRAINT pk_line_ack PRIMARY KEY (line))"
+            ),
+        ),
+        kept=("order_word", "line_log"),
+    ),
+    Step(
+        10,
+        "signed production orders, and the units counted under them",
+        both=(
+            (
+                "CREATE TABLE production_order (order_id TEXT NOT NULL, version BIGINT NOT NULL, sku TEXT NOT NULL, "
+                "quantity BIGINT NOT NULL, from_at TEXT NOT NULL, until_at TEXT NOT NULL, key_id TEXT NOT NULL, "
+                "sha256 TEXT NOT NULL, document {blob} NOT NULL, taken_at TEXT NOT NULL, "
+                "CONSTRAINT pk_production_order PRIMARY KEY (order_id, version))"
+            ),
+            "CREATE INDEX ix_production_order_sku ON production_order (sku)",
+            (
+                "CREATE TABLE quota_unit (eid TEXT NOT NULL, order_id TEXT NOT NULL, version BIGINT NOT NULL, "
+                "number BIGINT NOT NULL, event_id TEXT NOT NULL, at TEXT NOT NULL, "
+                "CONSTRAINT pk_quota_unit PRIMARY KEY (eid), "
+                "CONSTRAINT uq_quota_unit_order_id_number UNIQUE (order_id, number), "
+                "CONSTRAINT fk_quota_unit_eid FOREIGN KEY(eid) REFERENCES chip (eid), "
+                "CONSTRAINT fk_quota_unit_order_id_version FOREIGN KEY(order_id, version) "
+                "REFERENCES production_order (order_id, version))"
+            ),
+        ),
+        kept=("production_order", "quota_unit"),
     ),
 )
 SCHEMA_VERSION = STEPS[-1].version

@@ -6,16 +6,26 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sqlalchemy import BindParameter, Connection, bindparam, exists, select
+from sqlalchemy import BindParameter, Connection, bindparam, exists, func, select
 
 from ifpp.errors import SupplyError
-from ifpp.model.states import PackageState
-from ifpp.store.schema import SHELVED, WITHDRAWN, batch, chain, chip, info2, otk, package
+from ifpp.model.states import OPEN_STATES, PackageState
+from ifpp.store.reservations import kept_for
+from ifpp.store.schema import SHELVED, WITHDRAWN, batch, chain, chip, info2, otk, package, reservation
 
 PAGE = 500
+_BUSY = (*OPEN_STATES, PackageState.INSTALLED)
 
 _chips = (
-    select(chip.c.eid, chip.c.certificate, chip.c.chain_id, chip.c.info2_id, chip.c.otk_list)
+    select(
+        chip.c.eid,
+        chip.c.certificate,
+        chip.c.chain_id,
+        chip.c.info2_id,
+        chip.c.otk_list,
+        func.coalesce(reservation.c.job_order_id, "").label("kept_for"),
+    )
+    .outerjoin(reservation, reservation.c.eid == chip.c.eid)
     .where(chip.c.clean_to_ship_at.is_(None), chip.c.eid > bindparam("after"))
     .order_by(chip.c.eid)
     .limit(PAGE)
@@ -54,7 +64,8 @@ class HeldPackage:
 class LotChip:
     """A chip that has not left: what it holds or may still load, its one-time keys without a package, lowest first.
 
-    `spoiled`: packages that nobody can load any more: failed for good, expired, withdrawn.
+    `spoiled`: packages that nobody can load any more: failed for good, expired, withdrawn; `kept_for`: the job order
+    that has the chip to itself, "" = none; `busy`: a package is with a head, or on the chip.
     """
 
     eid: str
@@ -65,6 +76,8 @@ class LotChip:
     held: tuple[HeldPackage, ...]
     free_keys: tuple[tuple[str, bytes], ...]
     spoiled: tuple[HeldPackage, ...] = ()
+    kept_for: str = ""
+    busy: bool = False
 
 
 def lot_number(connection: Connection, name: str) -> int:
@@ -82,6 +95,7 @@ def lot_number(connection: Connection, name: str) -> int:
 def lot_chips(connection: Connection, number: int | None, at: str) -> Iterator[LotChip]:
     """Give every chip of a lot, or of the store, that has not left, by EID; `at` judges what has expired."""
     wanted = _chips if number is None else _chips.where(chip.c.batch == number)
+    holders = kept_for(connection)
     after = ""
     while rows := connection.execute(wanted, {"after": after}).all():
         eids = [row.eid for row in rows]
@@ -90,16 +104,20 @@ def lot_chips(connection: Connection, number: int | None, at: str) -> Iterator[L
             keys[eid].append((otk_id, bytes(public)))
         held: dict[str, list[HeldPackage]] = defaultdict(list)
         spoiled: dict[str, list[HeldPackage]] = defaultdict(list)
+        busy: set[str] = set()
         for one in connection.execute(_packages, {"eids": eids}):
+            if one.state in _BUSY:
+                busy.add(one.eid)
             counts = _counts(PackageState(one.state), one.spent, one.expires_at, at, withdrawn=one.withdrawn)
             kept = held if counts else spoiled
             kept[one.eid].append(HeldPackage(one.sku, one.region, one.profile_type, one.smdp_oid))
         for row in rows:
             yield LotChip(
-                **row._mapping,
+                **dict(row._mapping) | {"kept_for": row.kept_for if row.kept_for in holders else ""},
                 held=tuple(held[row.eid]),
                 free_keys=tuple(keys[row.eid]),
                 spoiled=tuple(spoiled[row.eid]),
+                busy=row.eid in busy,
             )
         after = eids[-1]
 

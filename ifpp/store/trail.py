@@ -2,14 +2,15 @@
 
 Kinds of entries, by their facts (ids are texts, what is empty is left out):
   opened         factory_id: the first entry of every chain
-  import         batch, name, kind, sha256 of the file, chips, packages, jobs
+  import         batch, name, kind, sha256 of the file, chips, packages, jobs, travellers
   available, claimed, sent, installed, failed, unknown, destroyed: one step of a package in the ledger: package,
                  revision, node, head, attempt, event, spent, detail; at its import also what binds it
   reading        an attempt is told to read from the chip what became of packages: attempt, eid, node, head, packages
   release        an attempt ends without sending: attempt, node, packages freed
   result         a unit_result was taken: node, seq, event, attempt, eid, sn, result, sha256 of the document
-  clean_to_ship  a unit may leave: eid, sn, iccids, seal, transaction_id, event, node, head, sealed_at
-  withheld       a station calls a unit clean to ship, the ledger does not: eid, event, node, reason
+  clean_to_ship  a unit may leave: eid, sn, iccids, seal, transaction_id, event, node, head, sealed_at; where a
+                 production order limits the SKU: order, and its number under it
+  withheld       a station calls a unit clean to ship, the ledger does not: eid, event, node, code, reason
   parked         an event was refused: node, seq, event, code, text, sha256 of the document
   line           a supervisor takes a line (epoch, owner) or leaves it
   refused        the store refused a request: who (caller or address), operation, code, detail, times
@@ -17,11 +18,17 @@ Kinds of entries, by their facts (ids are texts, what is empty is left out):
   backup         a backup was written: file, sha256
   restored       the database comes from a backup: file, sha256
   key            a key signs from here on: key_id, public (base64)
-  report         a Profile Loading Report was written: report, smdp, file, sha256, items
+  report         a Profile Loading Report was written: report, smdp, file, sha256, items, key_id
   denylist       a pair of firmware and profile_type changes its standing: by, reason
   plan           what a product gets changes: sku, region, customer, version, profiles, from_at, until_at, by, reason
+  production_order  a signed order: order, version, sku, quantity, from_at, until_at, key_id, sha256 of what was signed
   withdrawn      a delivery is not given out any more: batch, name, by, reason
+  reserved       chips are kept for a job order: job, chips, sha256 of their EIDs in order ("," between), by, reason
+  order          a job order changes: job, version, line, command, dispatch_status, by, reason
+  unreserved     they are free again: job, chips, by, reason
   acknowledged   somebody says that the SM-DPf took a report: report, by
+  delivered      a report is in the hands of its SM-DPf: report, place
+  answered       what the SM-DPf says of a report: report, sha256 of its document, key_id, verified, noted, refused
 """
 
 from __future__ import annotations

@@ -21,7 +21,15 @@ from ifpp.errors import IfppError, VerificationError
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock
-from ifpp.model.messages import ClaimRequest, Health, Readiness, ReleaseNotice, SentNotice
+from ifpp.model.messages import (
+    ClaimRequest,
+    ExpectedQuestion,
+    Health,
+    LeaseQuestion,
+    Readiness,
+    ReleaseNotice,
+    SentNotice,
+)
 from ifpp.store.factory import Factory
 from ifpp.storefront.answers import document, problem
 from ifpp.storefront.door import Door
@@ -46,7 +54,12 @@ _STATUS = {
     "BPP.WITHDRAWN": 409,
     "BPP.INCOMPLETE": 409,
     "BPP.OTHER_PRODUCT": 409,
+    "BPP.RESERVED": 409,
+    "JOB.OTHER_STATION": 409,
     "UNIT.ALREADY_LOADED": 409,
+    "UNIT.UNRESOLVED": 409,
+    "UNIT.TRAVELLER": 409,
+    "UNIT.NO_TRAVELLER": 404,
     "CUSTODY.TRANSITION": 409,
     "STORE.FORBIDDEN": 403,
     "STORE.REFUSED": 409,
@@ -129,6 +142,16 @@ class _Store:
         _speaks_for(request, notice.station_id)
         await self._write(lambda: self._factory.release(attempt_id, notice.station_id, self._clock.now()))
         return web.Response(status=204)
+
+    async def leases(self, request: web.Request) -> web.Response:
+        question = await _document(request, LeaseQuestion)
+        _speaks_for(request, question.station_id)
+        return document(await self._read(lambda: self._factory.leases(question.station_id, question.leases)))
+
+    async def expected(self, request: web.Request) -> web.Response:
+        question = await _document(request, ExpectedQuestion)
+        _speaks_for(request, question.station_id)
+        return document(await self._read(lambda: self._factory.expected(question, self._clock.now())))
 
     async def gate(self, request: web.Request) -> web.Response:
         # asked by the MES: always 200 for a known unit, the answer is in the document

@@ -7,7 +7,19 @@ from http import HTTPStatus
 
 import msgspec
 
-from ifpp.model.messages import Claim, ClaimRequest, Health, Readiness, ReleaseNotice, SentNotice, UnitGate
+from ifpp.model.messages import (
+    Claim,
+    ClaimRequest,
+    ExpectedAnswer,
+    ExpectedQuestion,
+    Health,
+    LeaseAnswer,
+    LeaseQuestion,
+    Readiness,
+    ReleaseNotice,
+    SentNotice,
+    UnitGate,
+)
 from ifpp.trust.callers import CallerRole
 
 _Roles = frozenset[CallerRole]
@@ -49,6 +61,10 @@ ROUTES = (
     Route("POST", "/v1/claims", "claim", "Claim the packages of one chip", _STATION, ClaimRequest, Claim),
     Route("POST", "/v1/claims/{attempt_id}/release", "release", "Give back what was not sent", _STATION, ReleaseNotice),
     Route("POST", "/v1/packages/{package_id}/sent", "sent", "Say that the first byte leaves", _STATION, SentNotice),
+    Route("POST", "/v1/leases", "leases", "Ask how claims made ahead stand", _STATION, LeaseQuestion, LeaseAnswer),
+    Route(
+        "POST", "/v1/expected", "expected", "Ask for chips to claim ahead", _STATION, ExpectedQuestion, ExpectedAnswer
+    ),
     Route("GET", "/v1/packages/{sha256}", "package", "Fetch a package byte for byte", _STATION, gives="bytes"),
     Route("GET", "/v1/units/{eid}/gate", "gate", "Ask whether a unit may leave", _ALL, gives=UnitGate),
     Route("GET", "/v1/openapi.json", "openapi", "This description", _ALL, gives="json"),

@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from ifpp.errors import SettingsError, VerificationError
+from ifpp.trust.tls import stamp
 
 _CALLER = re.compile(r"ifpp:(station|supervisor|planner|auditor):([A-Za-z0-9_-]{1,32})")
 _MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -96,8 +97,9 @@ class Revocations:
     def __init__(self, path: Path, authorities: Path) -> None:
         """Read the lists; raises SettingsError SETTINGS.INVALID when one is not signed by an authority of the file."""
         self._path = path
+        self._authorities_file = authorities
         self._authorities = _certificates(authorities)
-        self._seen = (0, 0)
+        self._seen: tuple[tuple[int, int], ...] = ()
         self._revoked: frozenset[tuple[bytes, int]] = frozenset()
         self._ends: dict[bytes, datetime] = {}
         self._load()
@@ -119,16 +121,13 @@ class Revocations:
         except SettingsError as error:
             raise VerificationError("STORE.FORBIDDEN", f"no revocation list in force: {error.detail}") from error
 
-    def _stamp(self) -> tuple[int, int]:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return (-1, -1)
-        return found.st_mtime_ns, found.st_ino
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        return stamp(self._path), stamp(self._authorities_file)
 
     def _load(self) -> None:
         """Take over what the file says now; of a file that cannot be used nothing counts."""
         self._seen, self._revoked, self._ends = self._stamp(), frozenset(), {}
+        self._authorities = _certificates(self._authorities_file)
         revoked: set[tuple[bytes, int]] = set()
         ends: dict[bytes, datetime] = {}
         for found in _revocation_lists(self._path):

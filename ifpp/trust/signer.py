@@ -132,6 +132,11 @@ def read_public_key(path: Path) -> VerificationKey:
         raise SettingsError("SIGNER.KEY", error.detail, where=str(path)) from None
 
 
+def write_public_key(path: Path, public: bytes) -> None:
+    """Write a SubjectPublicKeyInfo as PEM to a new file; raises CustodyError FILE.WRITE."""
+    _write_new(path, serialization.load_der_public_key(public).public_bytes(_PEM, _SPKI), 0o644)
+
+
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

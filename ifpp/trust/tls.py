@@ -4,9 +4,57 @@ from __future__ import annotations
 
 import ssl
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from ifpp.errors import SettingsError
+from ifpp.log import get_logger
+
+log = get_logger("trust.tls")
+
+
+class Renewed:
+    """One side's files, read again when they change; what cannot be used then is logged, and the old stays in use."""
+
+    def __init__(self, make: Callable[[Path, Path, Path], ssl.SSLContext], ca: Path, cert: Path, key: Path) -> None:
+        """Read the files; raises as `make` does (`server_context`, `client_context`)."""
+        self._make = make
+        self.files = (ca, cert, key)
+        self._seen = self._stamps()
+        self._context = make(*self.files)
+
+    def current(self) -> ssl.SSLContext:
+        """Return what a new connection is made with."""
+        stamps = self._stamps()
+        if stamps != self._seen:
+            try:
+                self._context = self._make(*self.files)
+            except SettingsError as error:  # a new key beside the old certificate: the other file is under way
+                log.warning("certificates.unusable", error=error)
+            self._seen = stamps
+        return self._context
+
+    def serving(self) -> ssl.SSLContext:
+        """Return the context of a listening socket: each handshake takes the files as they are then."""
+
+        def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = self.current()
+
+        context = self._make(*self.files)
+        context.sni_callback = choose
+        return context
+
+    def _stamps(self) -> tuple[tuple[int, int], ...]:
+        return tuple(stamp(path) for path in self.files)
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return what changes when a file is replaced or written."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (-1, -1)
+    return found.st_mtime_ns, found.st_ino
 
 
 def server_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:

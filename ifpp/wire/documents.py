@@ -12,7 +12,7 @@ and ICCID, RFC 3339 for times. In memory: bytes, Hex, Eid, Iccid, Stamp.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 
@@ -22,6 +22,8 @@ from ifpp.wire import jsonlines
 from ifpp.wire.jsonlines import Header, Hex, Items, Stamp, Writer
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+MaybeName = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 DottedOid = Annotated[str, msgspec.Meta(pattern=r"^[0-2](\.(0|[1-9][0-9]{0,9})){1,16}\Z", max_length=128)]
 Chain = Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=8)]
 """DER certificates, leaf first, up to but excluding the root."""
@@ -144,6 +146,46 @@ class ReportItem(msgspec.Struct, omit_defaults=True, kw_only=True):
             raise ValueError("a report item has a pir or an fpa_error")
 
 
+class AcknowledgementHeader(Header, kw_only=True, tag="ifpp.plr-ack"):
+    """What an SM-DPf says of a Profile Loading Report: `report_sha256` is the digest of the whole file it judged."""
+
+    report_id: Text
+    smdp_oid: DottedOid
+    report_sha256: Hex
+    created_at: Stamp
+
+    def __post_init__(self) -> None:
+        _sized("report_sha256", self.report_sha256, 32)
+
+
+class AcknowledgementItem(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The word on one item: its result proves it, it has no result to prove it (noted), or it is refused and why."""
+
+    transaction_id: Hex
+    verdict: Literal["verified", "noted", "refused"]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+    def __post_init__(self) -> None:
+        _sized("transaction_id", self.transaction_id, 1, 16)
+        if (self.verdict == "refused") != bool(self.reason):
+            raise ValueError("a refused item has a reason, no other has one")
+
+
+class TravellerHeader(Header, kw_only=True, tag="ifpp.traveller"):
+    """Travellers, MES to store: which unit, by its serial number, is to become what."""
+
+    created_at: Stamp
+
+
+class TravellerLine(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One unit; `eid` where the MES knows which chip is in it, `job_order_id` where it is made for one."""
+
+    sn: Name
+    sku: Name
+    eid: Eid | None = None
+    job_order_id: MaybeName = ""
+
+
 class _JobOrder(Header, kw_only=True, tag="ifpp.job-order"):
     job: Job
 
@@ -166,9 +208,21 @@ def read_delivery(stream: BinaryIO, name: str | None = None) -> tuple[DeliveryHe
     return jsonlines.read(stream, name, DeliveryHeader, DeliveryItem)
 
 
+def read_travellers(stream: BinaryIO, name: str | None = None) -> tuple[TravellerHeader, Items[TravellerLine]]:
+    """Read travellers."""
+    return jsonlines.read(stream, name, TravellerHeader, TravellerLine)
+
+
 def read_report(stream: BinaryIO, name: str | None = None) -> tuple[ReportHeader, Items[ReportItem]]:
     """Read a Profile Loading Report."""
     return jsonlines.read(stream, name, ReportHeader, ReportItem)
+
+
+def read_acknowledgement(
+    stream: BinaryIO, name: str | None = None
+) -> tuple[AcknowledgementHeader, Items[AcknowledgementItem]]:
+    """Read what an SM-DPf says of a Profile Loading Report."""
+    return jsonlines.read(stream, name, AcknowledgementHeader, AcknowledgementItem)
 
 
 def read_job_order(stream: BinaryIO, name: str | None = None) -> Job:

@@ -18,9 +18,11 @@ from ifpp.model.chip import (
     OtkDeletion,
     OtkList,
     OtkState,
+    Permit,
     PrepareAnswer,
     PrepareDownload,
 )
+from ifpp.model.ids import Eid
 from ifpp.wire import fields
 from ifpp.wire.tlv import Tlv, integer, read, read_as, read_many, write
 
@@ -73,6 +75,12 @@ class Es10fCodec(Protocol):
 
     def parse_locked(self, data: bytes) -> int:
         """Return 0 ok, 1 alreadyLocked or another number (LockResult)."""
+
+    def permit_input(self, request: bytes, eid: Eid, challenge: bytes) -> bytes:
+        """Return what the MAC covers that lets this chip obey a deletion or a lock."""
+
+    def permitted(self, request: bytes, permit: Permit) -> bytes:
+        """Return a deletion or a lock with its permit."""
 
 
 class _Fpx1:
@@ -131,6 +139,14 @@ class _Fpx1:
     def parse_locked(self, data: bytes) -> int:
         return _function(_LOCK, data, "LockFpaServices").need(0x80).integer()
 
+    def permit_input(self, request: bytes, eid: Eid, challenge: bytes) -> bytes:
+        return _only(request).value + bytes.fromhex(eid) + challenge
+
+    def permitted(self, request: bytes, permit: Permit) -> bytes:
+        function = _only(request)
+        added = write(0x82, permit.challenge), write(0x83, permit.mac)
+        return write(_FPX, write(function.tag, function.value, *added))
+
 
 FPX1: Es10fCodec = _Fpx1()
 
@@ -176,6 +192,12 @@ def parse_prepare_download(data: bytes) -> PrepareDownload:
 def _function(tag: int, data: bytes, what: str) -> Tlv:
     """Return the one function object under F9."""
     (function,) = read_as(_FPX, data, what=what).exactly(tag)
+    return function
+
+
+def _only(request: bytes) -> Tlv:
+    """Return the function of a request of ours."""
+    (function,) = read_as(_FPX, request, what="request").children()
     return function
 
 

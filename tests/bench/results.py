@@ -7,6 +7,7 @@ First as fast as the stations' windows allow, then at a pace.
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -37,9 +38,10 @@ from ifpp.model.messages import (
     UnitResultEvent,
 )
 from ifpp.roles.children import Children
+from ifpp.roles.demo_keys import DemoKeys, KeysKind
+from ifpp.roles.keys import Place, init
 from ifpp.store.factory import Factory
 from ifpp.store.records import ChipItem, PackageItem
-from ifpp.trust.signer import create_key
 from tests.bench.table import goal, row
 
 _STATIONS, _FAST, _PACED, _PACE_PER_S, _WINDOW = 20, 6000, 3000, 500, 100
@@ -93,13 +95,16 @@ async def _run(folder: Path) -> bool:
     _stock(factory, stations, (_FAST + _PACED) // _STATIONS)
     factory.close()
     broker = await start_demo_broker(folder / "broker", free_port(), SystemClock())
-    create_key(folder / "audit.key")
+    keys = DemoKeys(folder, KeysKind.SOFTWARE)
+    keys.prepare()
+    os.environ.update(keys.environment)
     site = folder / "site.toml"
     site.write_text(
         'enterprise = "bench"\nsite = "site"\narea = "area"\nline = "L1"\n'
         f"[broker]\nport = {broker.port}\n[store]\ndatabase = 'sqlite:///factory.db'\n"
-        "[supervisor]\nsigning_key = 'audit.key'\n"
+        f"{keys.table}"
     )
+    init(Place.load(site, None), "bench", "a new line")
     children = Children(folder / "logs", lambda _name: [sys.executable, "-m", "ifpp"])
     try:
         supervisor = await children.start_ifpp("supervisor", "supervisor", "run", "--config", str(site))

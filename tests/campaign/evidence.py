@@ -17,11 +17,14 @@ from pathlib import Path
 from ifpp.line.audit_check import check_audit
 from ifpp.line.audit_export import export_audit
 from ifpp.line.report import write_reports
+from ifpp.log import Secret
 from ifpp.sim import card_file
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import WorldSummary
 from ifpp.store.factory import Factory
-from ifpp.trust.signer import SoftwareSigner, read_public_key
+from ifpp.trust.keyfile import SoftwareKeys
+from ifpp.trust.keyring import Purpose
+from ifpp.trust.signer import read_public_key
 from tests.campaign.line import Line
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -201,10 +204,12 @@ def _held(journal: Path) -> list[tuple[str, str]]:
 
 def _audit_log(factory: Factory, folder: Path) -> list[str]:
     """Export the audit log, and check the export as an auditor would: with the factory's public key alone."""
-    key, out = folder / "config" / "audit.key", folder / "audit.jsonl"
-    export_audit(factory, out, SoftwareSigner.load(key), datetime.now(UTC))
+    out, pin = folder / "audit.jsonl", Secret((folder / "credentials" / "ifpp-pin").read_bytes())
+    keys = SoftwareKeys.open(folder / "keys.ifpp", pin)
+    export_audit(factory, out, keys.signer(Purpose.AUDIT), datetime.now(UTC))
+    keys.close()
     with out.open("rb") as stream:
-        report = check_audit(stream, out.name, [read_public_key(key.with_name(key.name + ".pub"))])
+        report = check_audit(stream, out.name, [read_public_key(folder / "config" / "audit.pub")])
     return [f"audit log: {finding}" for finding in report.findings]
 
 

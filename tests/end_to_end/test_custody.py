@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ pytestmark = pytest.mark.timeout(240)
 
 def ifpp(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ifpp", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=cwd, check=False)
+    environment = os.environ | {"CREDENTIALS_DIRECTORY": str(cwd / "credentials")}
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=cwd, env=environment, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,14 @@ def test_every_unit_is_shown_and_may_leave_with_a_signature(kept: Path) -> None:
         assert json.loads(gate.stdout)["signed"] is True
     shown = ifpp(kept, "unit", "show", eids(kept)[0], *config)
     assert shown.returncode == 0, shown.stderr
-    for words in ("CLEAN TO SHIP", "the signature holds", "SENT       st01/", "INSTALLED  st01/", "as INSTALLED; not"):
+    for words in (
+        "CLEAN TO SHIP",
+        "the signature holds",
+        "SENT       st01/",
+        "INSTALLED  st01/",
+        "as INSTALLED; acknowledged",
+        "says: verified",
+    ):
         assert words in shown.stdout, shown.stdout
     document: dict[str, Any] = json.loads(ifpp(kept, "unit", "show", eids(kept)[0], "--json", *config).stdout)
     seal = document["gate"]["proof"]["entry"]["facts"]["seal"]
@@ -59,7 +68,7 @@ def test_a_flipped_byte_in_the_audit_log_is_found_without_the_factory(kept: Path
     out = tmp_path / "audit.jsonl"
     done = ifpp(kept, "audit", "export", str(out), "--config", "config/site.toml")
     assert done.returncode == 0, done.stderr
-    key = ["--key", str(kept / "config" / "audit.key.pub")]
+    key = ["--key", str(kept / "config" / "audit.pub")]
     before = ifpp(tmp_path, "audit", "verify", "audit.jsonl", *key)
     assert (before.returncode, "SOUND" in before.stdout) == (0, True), before.stdout + before.stderr
     content = bytearray(out.read_bytes())

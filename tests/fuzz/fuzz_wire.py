@@ -24,7 +24,7 @@ from ifpp.wire.bpp import apdu_floor, parse_bpp
 from ifpp.wire.fpx import FPX1, parse_otk_list, parse_prepare_download
 from ifpp.wire.tlv import Tlv, read_many
 from tests.wire import build
-from tests.wire.files import CHIP, DELIVERY, ESED, JOB, OUTCOME, PACKAGE, REPORT, lines, sealed
+from tests.wire.files import ACKNOWLEDGEMENT, CHIP, DELIVERY, ESED, JOB, OUTCOME, PACKAGE, REPORT, WORD, lines, sealed
 from tests.wire.vectors import kat
 
 Read = Callable[[bytes], object]
@@ -153,6 +153,7 @@ TARGETS = (
     Target("esed", _sealed(documents.read_esed), _FILE, (lines(ESED, CHIP)[:-1],)),
     Target("delivery", _sealed(documents.read_delivery), _FILE, (lines(DELIVERY, PACKAGE)[:-1],)),
     Target("report", _sealed(documents.read_report), _FILE, (lines(REPORT, OUTCOME)[:-1],)),
+    Target("acknowledgement", _sealed(documents.read_acknowledgement), _FILE, (lines(ACKNOWLEDGEMENT, WORD)[:-1],)),
     Target("job order", lambda data: documents.read_job_order(io.BytesIO(data)), _FILE, (lines(JOB),)),
     Target(
         "card",

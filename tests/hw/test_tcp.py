@@ -127,3 +127,14 @@ def test_a_bad_url_is_a_settings_error(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         make_port(url)
     assert url in str(caught.value)
+
+
+@pytest.mark.parametrize(("read", "said"), [(b"SN-0042", "SN-0042"), (b"", ""), (b"\xff\x00", "")])
+def test_the_label_is_what_the_fixture_has_read(read: bytes, said: str) -> None:
+    seen: list[bytes] = []
+    with slot(lambda payload: read if payload == b"\xe3\x00" else None, seen) as url:
+        port = make_port(url)
+        port.open()
+        assert port.label() == said
+        port.close()
+    assert seen == [b"\xe3\x00"]

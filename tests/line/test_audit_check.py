@@ -353,7 +353,7 @@ def test_without_a_signing_key_the_file_says_that_nobody_vouches_for_it(tmp_path
     work(tmp_path, None)
     report = check(exported(tmp_path, None))
     assert [finding.code for finding in report.findings] == ["AUDIT.UNSIGNED"]
-    assert "signing_key" in report.findings[0].advice
+    assert "[keys]" in report.findings[0].advice
 
 
 # ---- two exports of one factory -----------------------------------------------------------------------

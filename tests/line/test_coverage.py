@@ -18,17 +18,15 @@ from tests.store.world import (
     SKU,
     SMDP,
     Node,
+    add_job,
     chip_item,
     eid,
     import_chips,
     import_packages,
-    job,
     later,
-    outcome,
+    load,
     package_item,
-    request,
     stock,
-    take_one,
 )
 
 OTHER_SMDP = "2.999.20"
@@ -40,11 +38,6 @@ def factory(tmp_path: Path) -> Iterator[Factory]:
         yield opened
 
 
-def add_job(factory: Factory, quantity: int) -> None:
-    with factory.intake("job", "one.job.json", f"job {quantity}", START) as intake:
-        intake.add_job("L1", job(quantity=quantity))
-
-
 def coverage(factory: Factory, *, at_s: float = 0, hours: float = 8.0, **subject: str) -> CoverageReport:
     return cover(factory, "L1", now=later(at_s), low_stock_hours=hours, **subject)
 
@@ -52,16 +45,6 @@ def coverage(factory: Factory, *, at_s: float = 0, hours: float = 8.0, **subject
 def only(report: CoverageReport) -> Coverage:
     (one,) = report.products
     return one
-
-
-def finish(factory: Factory, number: int) -> None:
-    claim = factory.claim(request(number, f"a{number}"), START)
-    done = []
-    for slot, package in enumerate(claim.packages):
-        factory.mark_sent(package.package_id, claim.attempt_id, "st01", START)
-        done.append(outcome(number, slot, "INSTALLED", package_id=package.package_id))
-    event = Node(f"st{number:02d}").result(number, claim.attempt_id, done)
-    assert not take_one(factory, event).rejected
 
 
 def test_everything_there_is(factory: Factory) -> None:
@@ -79,22 +62,21 @@ def test_everything_there_is(factory: Factory) -> None:
 def test_a_job_order_names_the_chips_it_lacks_packages_for(factory: Factory) -> None:
     stock(factory, 3)
     import_chips(factory, [chip_item(number) for number in (4, 5, 6)])
-    add_job(factory, 5)
+    add_job(factory, quantity=5)
     one = only(coverage(factory, job="JO-1"))
     assert (one.needed, one.covered, one.uncovered, one.missing, one.spare) == (5, 3, 2, 0, 0)
     lacking = [str(eid(4)), str(eid(5))]
     assert one.uncovered_eids == lacking
     assert one.orders == [OrderLine(SMDP, "operational-0", 2, lacking)]
-    finish(factory, 1)
+    load(factory, 1, node=Node("st01"))
     assert (only(coverage(factory, job="JO-1")).needed, only(coverage(factory, job="JO-1")).covered) == (4, 2)
 
 
 def test_too_many_and_too_few_chips(factory: Factory) -> None:
     stock(factory, 3)
-    add_job(factory, 2)
+    add_job(factory, quantity=2)
     assert (only(coverage(factory, job="JO-1")).spare, only(coverage(factory, job="JO-1")).missing) == (1, 0)
-    with factory.intake("job", "two.job.json", "another", START) as intake:
-        intake.add_job("L1", job(version=2, quantity=9))
+    add_job(factory, 2, quantity=9)
     assert (only(coverage(factory, job="JO-1")).spare, only(coverage(factory, job="JO-1")).missing) == (0, 6)
 
 
@@ -123,13 +105,13 @@ def test_spoiled_packages_are_no_cover(factory: Factory) -> None:
 def test_how_long_it_lasts_and_when_that_is_low(factory: Factory) -> None:
     stock(factory, 5)
     assert only(coverage(factory)).hours_left is None
-    finish(factory, 1)
-    finish(factory, 2)
+    load(factory, 1, node=Node("st01"))
+    load(factory, 2, node=Node("st02"))
     one = only(coverage(factory, at_s=10))
     assert (one.units_an_hour, one.hours_left, one.low) == (2.0, 1.5, True)
     assert not only(coverage(factory, at_s=10, hours=1.5)).low
     assert not only(coverage(factory, at_s=4000)).low, "nothing is made"
-    add_job(factory, 5)
+    add_job(factory, quantity=5)
     assert not only(coverage(factory, at_s=10, job="JO-1")).low, "it is enough for the rest of the job"
 
 
@@ -148,3 +130,14 @@ def test_unknown_names_are_refused(factory: Factory) -> None:
         coverage(factory, job="JO-9")
     with pytest.raises(SupplyError, match=r"LOT\.UNKNOWN"):
         coverage(factory, lot="' OR 1=1 --")
+
+
+def test_what_is_reserved_counts_for_its_own_job_order_only(factory: Factory) -> None:
+    stock(factory, 3)
+    add_job(factory, quantity=3)
+    add_job(factory, job_order_id="JO-2", quantity=3)
+    factory.reserve("JO-2", [str(eid(1)), str(eid(2))], "Eve", "as agreed", START)
+    ours, theirs, all_ = (only(coverage(factory, job=job)) for job in ("JO-1", "JO-2", ""))
+    assert (ours.covered, ours.reserved, ours.missing) == (1, 0, 2)
+    assert (theirs.covered, theirs.reserved, theirs.missing) == (3, 2, 0)
+    assert (all_.covered, all_.reserved) == (3, 2)

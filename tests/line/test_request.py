@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from ifpp.errors import SupplyError
 from ifpp.line.intake import import_file
-from ifpp.line.request import RequestReport, Wish, write_requests
+from ifpp.line.request import RequestReport, Wish, still_needed, write_requests
 from ifpp.sim import documents
 from ifpp.sim.documents import BoundPackage
 from ifpp.sim.profiles import ProfileStock
@@ -21,6 +22,8 @@ from ifpp.store.plans import Planned
 from ifpp.trust.chain import TrustStore
 from tests.line.supply import now, write_chips, write_delivery
 from tests.sim.parties import TYPE, Parties, stock
+from tests.store.world import Node, job, load
+from tests.store.world import stock as fill
 
 WISH = Wish("S", "R", (Planned(TYPE),))
 
@@ -175,3 +178,17 @@ def test_a_withdrawn_delivery_is_asked_for_again(plant: Plant) -> None:
     plant.serve(plant.ask())
     plant.factory.withdraw("2", "planner", "wrong tariff", now())
     assert (plant.ask().packages, plant.ask().covered) == (4, 0)
+
+
+def test_units_that_passed_are_not_asked_for_again(tmp_path: Path) -> None:
+    with closing(Factory.open(f"sqlite:///{tmp_path / 'factory.db'}")) as factory:
+        fill(factory, 3)
+        order = job(quantity=3)
+        assert still_needed(factory, order) == 3
+        node = Node()
+        load(factory, 1, node=node)
+        load(factory, 2, "SPENT", node=node)
+        assert still_needed(factory, order) == 2
+        assert still_needed(factory, job(quantity=1)) == 0
+        assert still_needed(factory, job(job_order_id="JO-2", quantity=3)) == 3
+        assert still_needed(factory, job(operation="REWORK", quantity=3)) == 3

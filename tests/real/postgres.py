@@ -19,16 +19,19 @@ _SERIAL = count(1)
 
 
 class Postgres:
-    """A running server. Tests only: it does not sync, so it survives being killed but no power cut."""
+    """A running server. Tests only: without `sync` it survives being killed but no power cut."""
 
-    def __init__(self, programs: Path, folder: Path, user: str | None) -> None:
+    def __init__(self, programs: Path, folder: Path, user: str | None, *, sync: bool) -> None:
+        self._sync = sync
         self._programs = programs
         self._folder = folder
         self._user = user
         self._data = folder / "data"
 
     def start(self) -> None:
-        options = f"-F -c listen_addresses= -c unix_socket_directories={self._folder} -c max_connections=60"
+        sync = "on" if self._sync else "off"
+        places = f"-c listen_addresses= -c unix_socket_directories={self._folder}"
+        options = f"{places} -c max_connections=60 -c fsync={sync}"
         self._run("pg_ctl", "start", "-w", "-s", "-D", self._data, "-l", self._folder / "log", "-o", options)
 
     def stop(self, mode: str = "fast") -> None:
@@ -81,7 +84,7 @@ def programs() -> Path:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
+def running(*, sync: bool = False) -> Iterator[Postgres]:
     """A server that is there for the block."""
     where = programs()
     user = None
@@ -90,7 +93,7 @@ def running() -> Iterator[Postgres]:
         if os.geteuid() == 0:  # the server refuses to run as root
             user = "postgres" if _exists("postgres") else "nobody"
             shutil.chown(folder, user)
-        server = Postgres(where, folder, user)
+        server = Postgres(where, folder, user, sync=sync)
         server.initialise()
         server.start()
         try:

@@ -13,9 +13,9 @@ import pytest
 
 from ifpp.errors import CustodyError, SettingsError, SupplyError
 from ifpp.model.messages import Link
-from ifpp.roles import audit, custody
-from ifpp.roles.store import acknowledge, write_reports
-from ifpp.settings import load_site
+from ifpp.roles import audit, custody, keys
+from ifpp.roles.reports import acknowledge
+from ifpp.roles.reports import write as write_reports
 from ifpp.store.factory import Factory
 from tests.store.raw import raw
 from tests.store.test_audit import switch_rules_off
@@ -61,7 +61,7 @@ NOW = datetime.now(UTC)
 
 
 @pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], pin_credential: None) -> Iterator[Desk]:
     (tmp_path / "site.toml").write_text('enterprise = "e"\nsite = "s"\narea = "a"\nline = "L1"\n')
     with closing(Factory.open(f"sqlite:///{tmp_path / 'factory.db'}", writer="line-L1")) as factory:
         stock(factory, 4)
@@ -242,9 +242,11 @@ def test_books_that_do_not_hold_are_told_and_exit_with_1(desk: Desk) -> None:
 
 
 def signed_site(desk: Desk) -> Path:
-    """Give the site a key, export its log and return the file."""
-    audit.make_key(desk.folder / "audit.key")
-    desk.site.write_text(desk.site.read_text() + '[supervisor]\nsigning_key = "audit.key"\n')
+    """Give the site keys, export its log and return the file."""
+    desk.site.write_text(desk.site.read_text() + '[keys]\nprovider = "software"\n')
+    place = keys.Place.load(desk.site, None)
+    keys.init(place, "anna", "first keys")
+    keys.export_public(place, "audit.1", desk.folder / "audit.pub")
     audit.export(desk.site, desk.folder / "audit.jsonl")
     return desk.folder / "audit.jsonl"
 
@@ -252,12 +254,10 @@ def signed_site(desk: Desk) -> Path:
 def test_a_log_is_exported_signed_and_found_sound(desk: Desk) -> None:
     out = signed_site(desk)
     text = desk.said()
-    assert "mode 0600" in text
     assert "signed by key" in text
-    assert load_site(desk.site).supervisor.signing_key == "audit.key"
     assert audit.verify(out, [], None) == 0
     assert "compare it with the factory's own" in desk.said()
-    assert audit.verify(out, [desk.folder / "audit.key.pub"], None) == 0
+    assert audit.verify(out, [desk.folder / "audit.pub"], None) == 0
     text = desk.said()
     assert "the key you named" in text
     assert "SOUND" in text
@@ -314,8 +314,8 @@ def test_what_is_not_there_is_named(desk: Desk, missing: str) -> None:
         )
 
 
-def test_a_key_that_others_may_read_stops_the_export(desk: Desk) -> None:
+def test_keys_that_others_may_read_stop_the_export(desk: Desk) -> None:
     signed_site(desk)
-    (desk.folder / "audit.key").chmod(0o644)
+    (desk.folder / "keys.ifpp").chmod(0o644)
     with pytest.raises(SettingsError, match=r"SIGNER\.EXPOSED"):
         audit.export(desk.site, desk.folder / "other.jsonl")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ifpp.errors import SettingsError
-from ifpp.roles.keeping import pki
+from ifpp.roles.pki import issue
 from ifpp.roles.station import run as run_station
 from ifpp.roles.store import serve
 from ifpp.store.factory import Factory
@@ -89,7 +89,7 @@ def get(port: int, path: str, tls: ssl.SSLContext) -> tuple[int, str]:
 
 
 def test_a_store_with_certificates_from_nothing(place: Place) -> None:
-    said = place.run("store", "pki", "pki", "store:127.0.0.1", "station:st01", "planner:anna")
+    said = place.run("pki", "issue", "pki", "store:127.0.0.1", "station:st01", "planner:anna")
     assert said.count("issued") == 3
     assert place.folder.joinpath("pki/planner-anna.key").stat().st_mode & 0o777 == 0o600
     place.site.write_text(SITE + TLS)
@@ -106,7 +106,7 @@ def test_a_store_with_certificates_from_nothing(place: Place) -> None:
         assert json.loads(description) == json.loads(place.run("store", "openapi"))
         absent = f"/v1/packages/{'0' * 64}"
         assert [get(port, absent, shows(name))[0] for name in ("station-st01", "planner-anna")] == [404, 403]
-        place.run("store", "pki", "pki", "--revoke", "station:st01")
+        place.run("pki", "revoke", "pki", "station:st01")
         status, problem = get(port, "/healthz", shows("station-st01"))
         assert (status, json.loads(problem)["code"]) == (403, "STORE.FORBIDDEN")
         with urllib.request.urlopen(f"http://127.0.0.1:{facts['metrics_port']}/metrics", timeout=10) as answer:
@@ -121,7 +121,7 @@ def test_a_store_with_certificates_from_nothing(place: Place) -> None:
 
 @pytest.mark.parametrize("missing", ["ca.pem", "store-127.0.0.1.key", "crl.pem"])
 def test_a_store_whose_files_are_missing_does_not_start(place: Place, missing: str) -> None:
-    pki(place.folder / "pki", ["store:127.0.0.1"], revoke=False)
+    issue(place.folder / "pki", ["store:127.0.0.1"], None)
     place.site.write_text(SITE + TLS)
     (place.folder / "pki" / missing).unlink()
     with pytest.raises(SettingsError, match=rf"SETTINGS\.MISSING: .*{missing}"):
@@ -145,7 +145,7 @@ def test_a_station_without_certificate_does_not_start(place: Place) -> None:
 @pytest.mark.parametrize("name", ["station", "root:x", "store:", "station:a b", "station:../x", "store:a/b", ":"])
 def test_certificates_for_nobody_are_not_issued(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match=r"COMMAND\.INVALID"):
-        pki(tmp_path / "pki", [name], revoke=False)
+        issue(tmp_path / "pki", [name], None)
     assert not (tmp_path / "pki").exists()
 
 

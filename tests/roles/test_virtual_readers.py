@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ifpp.errors import SettingsError
+from ifpp.errors import ServiceError, SettingsError
 from ifpp.roles import virtual_readers
 from ifpp.roles.virtual_readers import MAX_READERS, VirtualReaders
 from tests.real import pcscd
@@ -51,3 +51,14 @@ def test_without_root_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     with pytest.raises(SettingsError) as caught:
         virtual_readers.require_tools()
     assert "root" in caught.value.detail
+
+
+def test_who_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_command: str) -> str:
+        raise ServiceError("PROCESS.DIED", "sudo: a password is required")
+
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(virtual_readers, "_DRIVER", Path("/"))
+    monkeypatch.setattr(virtual_readers, "_as_root", refused)
+    with pytest.raises(SettingsError, match=r"SETTINGS\.NEEDS_ROOT.*as root, or allow sudo"):
+        virtual_readers.require_tools()

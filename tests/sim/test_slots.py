@@ -215,6 +215,13 @@ async def test_frames_may_come_in_pieces_or_together() -> None:
         assert await s.do(lambda: (s.client.receive(), s.client.receive())) == (ATR, bytes.fromhex("019000"))
 
 
+async def test_the_fixture_reads_the_label_of_the_seated_unit() -> None:
+    async with stand() as s:
+        assert await s.ask(b"\xe3\x00") == b""
+        s.slot.seat(new_bench().card, label="SN1")
+        assert await s.ask(b"\xe3\x00") == b"SN1"
+
+
 @pytest.mark.parametrize("junk", ["", "03", "e3ff", "e209", "010203"])
 async def test_what_is_not_of_the_protocol_ends_the_connection(junk: str) -> None:
     async with stand() as s:

@@ -28,6 +28,7 @@ from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
 from ifpp.station.recovery import recover
+from ifpp.station.supplier import Supplier
 from ifpp.store.client import StoreClient
 from ifpp.trust.chain import TrustStore
 from tests.station.shop import BPP_TAG, JOB
@@ -98,7 +99,7 @@ async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom) ->
             settings=Station(id="st01", heads={"h01": HeadSettings(port="")}),
             clock=clock,
             journal=journal,
-            store=store,
+            store=Supplier(store, None, journal, Gate(), clock, margin_s=60),
             trust=TrustStore([ci]),
             jobs=jobs,
             board=Board("st01", journal.boot_id, clock),

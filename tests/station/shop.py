@@ -27,6 +27,7 @@ from ifpp.sim.euicc.card import Euicc
 from ifpp.sim.fleet import card_contents
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.station.board import Board
+from ifpp.station.cache import Cache
 from ifpp.station.commands import Commands
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.floor import Floor
@@ -35,7 +36,10 @@ from ifpp.station.head import Head
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
+from ifpp.station.lock import Lock
+from ifpp.station.permits import Permits
 from ifpp.station.recovery import recover
+from ifpp.station.supplier import Supplier
 from ifpp.station.watch import Watch
 from ifpp.store.client import StoreClient
 from ifpp.store.factory import Factory
@@ -158,6 +162,7 @@ class Shop:
         self.settings = Station(id="st01", heads={"h01": HeadSettings(port=_MEMORY)})
         self.trust = TrustStore([world.ci.read_bytes()])
         self.taken = 0
+        self.permits: Permits | None = None
 
     @asynccontextmanager
     async def start(
@@ -168,6 +173,7 @@ class Shop:
         *,
         life: Life | None = None,
         ports: dict[str, str] | None = None,
+        cache: Cache | None = None,
     ) -> AsyncIterator[Run]:
         """Recover and run the heads for the block; then stop in order.
 
@@ -175,7 +181,7 @@ class Shop:
         """
         journal = Journal.open(self.path, "st01", self.clock, busy_timeout_s=0.05, retry_s=(0.02, 0.1))
         urls = ports or {f"h{number:02d}": _MEMORY for number in range(1, heads + 1)}
-        run = Run(self, journal, at_edge, urls, outbox or Outbox(), life or Life())
+        run = Run(self, journal, at_edge, urls, outbox or Outbox(), life or Life(), cache)
         try:
             async with run.working():
                 yield run
@@ -214,7 +220,14 @@ class Run:
     """One life of the station."""
 
     def __init__(
-        self, shop: Shop, journal: Journal, at_edge: AtEdge, ports: dict[str, str], outbox: Outbox, life: Life
+        self,
+        shop: Shop,
+        journal: Journal,
+        at_edge: AtEdge,
+        ports: dict[str, str],
+        outbox: Outbox,
+        life: Life,
+        cache: Cache | None = None,
     ) -> None:
         self._shop = shop
         self.journal = journal
@@ -227,8 +240,12 @@ class Run:
         self._jobs.update(JobState(schema="job/1.0", id="", ts="", node_id="_line", boot_id="", epoch=1, jobs=[JOB]))
         self.sockets = [Socket() for url in ports.values() if url == _MEMORY]
         self.lives = Lives(ports, life, station_id="st01", boot_id=journal.boot_id, clock=shop.clock)
-        self.commands = Commands("st01", self.lives, self.board, journal, self.metrics, shop.clock)
+        self.lock = Lock(self.gate)
+        self.commands = Commands("st01", self.lives, self.board, journal, self.metrics, shop.clock, self.lock)
         self.store = StoreClient(shop.store_url, timeout_s=5)
+        self.supplier = Supplier(
+            self.store, cache, journal, self.gate, shop.clock, margin_s=shop.settings.cache.margin_s
+        )
         floor = Floor(
             settings=Station(
                 id="st01",
@@ -236,9 +253,10 @@ class Run:
                 outbox=outbox,
                 recipe=shop.settings.recipe,
             ),
+            permits=shop.permits,
             clock=shop.clock,
             journal=journal,
-            store=self.store,
+            store=self.supplier,
             trust=shop.trust,
             jobs=self._jobs,
             board=self.board,
@@ -260,7 +278,9 @@ class Run:
         loop = asyncio.get_running_loop()
         self.journal.watch(lambda fault: loop.call_soon_threadsafe(self.watch.trouble, fault))
         await recover(self.journal, "st01", list(self.board.rows), self._shop.clock)
-        self.lives.restore(await asyncio.wrap_future(self.journal.lives()))
+        lives = await asyncio.wrap_future(self.journal.lives())
+        self.lives.restore(lives)
+        self.lock.restore(lives)
         async with self.store, asyncio.TaskGroup() as tasks:
             for head in self._heads:
                 tasks.create_task(head.run(), name=head.head_id)

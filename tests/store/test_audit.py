@@ -27,6 +27,7 @@ from tests.store.world import (
     later,
     outcome,
     package_item,
+    report_states,
     request,
     states,
     stock,
@@ -234,7 +235,7 @@ def test_processes_that_write_one_chain_at_once_make_no_fork(url: str) -> None:
 def test_the_log_only_grows(factory: Factory, url: str, change: str) -> None:
     stock(factory, 1)
     _sign_last(factory)
-    factory.add_report("r", "2.999.10", "f", "0" * 64, [(P1, "AVAILABLE")], START)
+    report_states(factory, "r", [(P1, "AVAILABLE")], START)
     factory.acknowledge_report("r", "me", START)
     with pytest.raises(REFUSALS), raw(url) as connection:
         connection.execute(change)

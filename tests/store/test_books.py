@@ -18,6 +18,7 @@ from tests.store.world import (
     later,
     outcome,
     request,
+    results,
     stock,
     take_one,
 )
@@ -123,10 +124,10 @@ def test_a_report_has_the_latest_result_of_each_package(factory: Factory) -> Non
         package_id = claim.packages[0].package_id
         factory.mark_sent(package_id, attempt_id, "st01", START)
         take_one(factory, node.result(1, attempt_id, [outcome(1, 0, state, package_id=package_id)]), later(at_s))
-    assert factory.results(SMDP, START, later(10)) == []
-    (row,) = factory.results(SMDP, later(10), later(30))
+    assert results(factory, SMDP, START, later(10)) == []
+    (row,) = results(factory, SMDP, later(10), later(30))
     assert (row.state, row.spent, row.taken_at) == ("INSTALLED", True, "2026-03-01T08:00:20.000Z")
-    assert factory.results("2.999.11", START, later(30)) == []
+    assert results(factory, "2.999.11", START, later(30)) == []
 
 
 def test_the_audit_finds_what_was_tampered_with(factory: Factory, url: str) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from ifpp.errors import CustodyError, ServiceError, SupplyError
-from ifpp.model.messages import Claim, ClaimRequest
+from ifpp.errors import CustodyError, SupplyError
 from ifpp.store.factory import Factory
 from tests.clock import START
 from tests.store.raw import raw
@@ -19,41 +18,15 @@ from tests.store.world import (
     import_chips,
     import_packages,
     later,
-    outcome,
     package_item,
+    refusal,
     request,
+    send_all,
+    settle,
     states,
     stock,
-    take_one,
     way,
 )
-
-
-def refusal(factory: Factory, wanted: ClaimRequest, at_s: float = 0) -> str:
-    with pytest.raises((SupplyError, ServiceError)) as caught:
-        factory.claim(wanted, later(at_s))
-    return caught.value.code
-
-
-def settle(factory: Factory, claim: Claim, number: int, *words: str, node: Node | None = None, **changes: Any) -> None:
-    """Send a result with one word for each claimed package: INSTALLED, SPENT, FAILED, UNKNOWN."""
-    profiles = [
-        outcome(
-            number,
-            int(package.otk_id[:2], 16),
-            "FAILED" if word == "SPENT" else word,
-            spent=word == "SPENT",
-            package_id=package.package_id,
-        )
-        for package, word in zip(claim.packages, words, strict=True)
-    ]
-    answer = take_one(factory, (node or Node()).result(number, claim.attempt_id, profiles, **changes))
-    assert answer.rejected == ()
-
-
-def send_all(factory: Factory, claim: Claim, station_id: str = "st01") -> None:
-    for package in claim.packages:
-        factory.mark_sent(package.package_id, claim.attempt_id, station_id, START)
 
 
 def test_a_claim_gives_all_packages_of_one_chip_in_order(factory: Factory) -> None:
@@ -83,17 +56,17 @@ def test_the_same_attempt_gets_the_same_answer(factory: Factory) -> None:
 def test_an_attempt_id_belongs_to_one_claim(factory: Factory) -> None:
     stock(factory, 2)
     factory.claim(request(1, "a"), START)
-    assert refusal(factory, request(2, "a")) == "STORE.REFUSED"
-    assert refusal(factory, request(1, "a", head_id="h02")) == "STORE.REFUSED"
+    assert refusal(factory, request(2, "a")).code == "STORE.REFUSED"
+    assert refusal(factory, request(1, "a", head_id="h02")).code == "STORE.REFUSED"
 
 
 def test_what_is_not_there_is_named(factory: Factory) -> None:
     stock(factory, 1)
     import_chips(factory, [chip_item(2)])
-    assert refusal(factory, request(3)) == "EID.UNKNOWN"
-    assert refusal(factory, request(1, sku="OTHER")) == "SKU.UNKNOWN"
-    assert refusal(factory, request(1, region="US")) == "REGION.UNKNOWN"
-    assert refusal(factory, request(2)) == "BPP.NOT_FOUND"
+    assert refusal(factory, request(3)).code == "EID.UNKNOWN"
+    assert refusal(factory, request(1, sku="OTHER")).code == "SKU.UNKNOWN"
+    assert refusal(factory, request(1, region="US")).code == "REGION.UNKNOWN"
+    assert refusal(factory, request(2)).code == "BPP.NOT_FOUND"
 
 
 def test_only_packages_of_the_sku_and_region_are_given(factory: Factory) -> None:
@@ -108,11 +81,11 @@ def test_only_packages_of_the_sku_and_region_are_given(factory: Factory) -> None
 def test_another_head_must_wait_for_the_lease(factory: Factory) -> None:
     stock(factory, 1)
     factory.claim(request(1, "a", lease_s=60), START)
-    assert refusal(factory, request(1, "b", head_id="h02"), 59) == "BPP.TAKEN"
-    assert refusal(factory, request(1, "c", station_id="st02"), 59) == "BPP.TAKEN"
+    assert refusal(factory, request(1, "b", head_id="h02"), 59).code == "BPP.TAKEN"
+    assert refusal(factory, request(1, "c", station_id="st02"), 59).code == "BPP.TAKEN"
     assert factory.claim(request(1, "d", head_id="h02"), later(60)).packages
     assert way(factory, 1) == ["AVAILABLE", "CLAIMED", "AVAILABLE", "CLAIMED"]
-    assert refusal(factory, request(1, "a"), 61) == "BPP.TAKEN"
+    assert refusal(factory, request(1, "a"), 61).code == "BPP.TAKEN"
 
 
 def test_a_head_that_starts_anew_takes_over_from_itself(factory: Factory) -> None:
@@ -128,7 +101,7 @@ def test_a_claim_is_all_or_nothing(factory: Factory) -> None:
     stock(factory, 1)
     factory.claim(request(1, "a"), START)
     import_packages(factory, [package_item(1, 1)])
-    assert refusal(factory, request(1, "b", head_id="h02")) == "BPP.TAKEN"
+    assert refusal(factory, request(1, "b", head_id="h02")).code == "BPP.TAKEN"
     assert states(factory, 1) == ["CLAIMED", "AVAILABLE"]
 
 
@@ -144,7 +117,7 @@ def test_an_expired_package_is_never_given(factory: Factory) -> None:
     import_packages(factory, [package_item(1, 0, expires_at=later(10)), package_item(1, 1)])
     import_packages(factory, [package_item(2, 0, expires_at=later(10))])
     assert len(factory.claim(request(1), later(10)).packages) == 1
-    assert refusal(factory, request(2), 10) == "BPP.EXPIRED"
+    assert refusal(factory, request(2), 10).code == "BPP.EXPIRED"
     assert len(factory.claim(request(2), later(9)).packages) == 1
 
 
@@ -198,7 +171,7 @@ def test_a_spent_package_is_exhausted(factory: Factory) -> None:
     claim = factory.claim(request(1, "a"), START)
     send_all(factory, claim)
     settle(factory, claim, 1, "SPENT")
-    assert refusal(factory, request(1)) == "BPP.EXHAUSTED"
+    assert refusal(factory, request(1)).code == "BPP.EXHAUSTED"
 
 
 def test_a_replacement_for_a_spent_package_completes_the_unit(factory: Factory) -> None:
@@ -230,9 +203,9 @@ def test_a_unit_that_is_clean_to_ship_is_finished(factory: Factory) -> None:
     claim = factory.claim(request(1, "a"), START)
     send_all(factory, claim)
     settle(factory, claim, 1, "INSTALLED")
-    assert refusal(factory, request(1)) == "UNIT.ALREADY_LOADED"
+    assert refusal(factory, request(1)).code == "UNIT.ALREADY_LOADED"
     import_packages(factory, [package_item(1, 1)])
-    assert refusal(factory, request(1)) == "UNIT.ALREADY_LOADED"
+    assert refusal(factory, request(1)).code == "UNIT.ALREADY_LOADED"
     assert states(factory, 1) == ["INSTALLED", "AVAILABLE"]
 
 
@@ -240,7 +213,7 @@ def test_destroyed_packages_are_no_supply(factory: Factory, url: str) -> None:
     stock(factory, 1)
     with raw(url) as connection:
         connection.execute("UPDATE package SET state = 'DESTROYED', revision = revision + 1")
-    assert refusal(factory, request(1)) == "BPP.EXHAUSTED"
+    assert refusal(factory, request(1)).code == "BPP.EXHAUSTED"
 
 
 # ---- sent -------------------------------------------------------------------------------------------
@@ -295,7 +268,7 @@ def test_release_frees_what_was_not_sent(factory: Factory) -> None:
     assert factory.release("a", "st01", START) == 1
     assert factory.release("a", "st01", START) == 0
     assert states(factory, 1) == ["SENT", "AVAILABLE"]
-    assert refusal(factory, request(1, "a")) == "STORE.REFUSED"
+    assert refusal(factory, request(1, "a")).code == "STORE.REFUSED"
 
 
 def test_only_the_station_itself_releases(factory: Factory) -> None:
@@ -310,7 +283,7 @@ def test_a_release_that_overtakes_its_claim_holds(factory: Factory) -> None:
     """The claim was under way when its sender gave up: it must not take the package any more."""
     stock(factory, 1)
     assert factory.release("a", "st01", START) == 0
-    assert refusal(factory, request(1, "a")) == "STORE.REFUSED"
+    assert refusal(factory, request(1, "a")).code == "STORE.REFUSED"
     assert states(factory, 1) == ["AVAILABLE"]
 
 
@@ -319,7 +292,7 @@ def test_an_attempt_that_has_reported_claims_no_more(factory: Factory) -> None:
     claim = factory.claim(request(1, "a"), START)
     send_all(factory, claim)
     settle(factory, claim, 1, "FAILED")
-    assert refusal(factory, request(1, "a")) == "STORE.REFUSED"
+    assert refusal(factory, request(1, "a")).code == "STORE.REFUSED"
 
 
 def test_leases_run_out_for_claimed_packages_only(factory: Factory) -> None:
@@ -344,7 +317,7 @@ def test_a_lease_given_by_a_wrong_clock_does_not_hold(factory: Factory) -> None:
     factory.claim(request(1, "b", head_id="h02"), START)
     with pytest.raises(CustodyError, match=r"CUSTODY\.TRANSITION"):
         send_all(factory, claims[0])
-    assert refusal(factory, request(2, "c", head_id="h02")) == "BPP.TAKEN"
+    assert refusal(factory, request(2, "c", head_id="h02")).code == "BPP.TAKEN"
     assert factory.expire_leases(START) == 1
     assert [states(factory, number) for number in (1, 2, 3)] == [["CLAIMED"], ["CLAIMED"], ["AVAILABLE"]]
 
@@ -366,4 +339,4 @@ def test_nonsense_is_refused_before_the_database_sees_it(factory: Factory, chang
     wanted = request(1, "a")
     for name, value in changes.items():
         setattr(wanted, name, value)
-    assert refusal(factory, wanted) == "STORE.REFUSED"
+    assert refusal(factory, wanted).code == "STORE.REFUSED"

@@ -24,6 +24,7 @@ from tests.store.world import (
     later,
     outcome,
     request,
+    results,
     states,
     stock,
     take_one,
@@ -52,6 +53,11 @@ def state_event(node_id: str, seq: int, event_id: str = "") -> ReceivedEvent:
         "boot_id": "boot",
         "seq": seq,
         "resource": "h01",
+        "old": "SBY",
+        "old_code": 2202,
+        "old_duration_ms": 1000,
+        "new": "PRD",
+        "new_code": 1100,
     }
     return ReceivedEvent.parse(node_id, msgspec.json.encode(document))
 
@@ -84,14 +90,14 @@ def test_a_result_settles_its_package(factory: Factory) -> None:
         "2026-03-01T08:00:09.000Z",
     )
     assert unit.clean_to_ship_at == "2026-03-01T08:00:06.000Z"
-    (result,) = factory.results(SMDP, START, later(10))
+    (result,) = results(factory, SMDP, START, later(10))
     assert (result.package_id, result.state, result.pir, result.eid) == (
         package_id,
         "INSTALLED",
         b"result of the chip",
         eid(1),
     )
-    assert factory.results(SMDP, later(10), later(20)) == []
+    assert results(factory, SMDP, later(10), later(20)) == []
 
 
 def test_a_result_for_a_claimed_package_passes_through_sent(factory: Factory) -> None:

@@ -17,18 +17,17 @@ from tests.store.raw import REFUSALS, raw
 from tests.store.world import (
     REGION,
     SKU,
-    Node,
     chip_item,
     eid,
     import_chips,
     import_packages,
     later,
-    outcome,
+    load,
     package_item,
+    refusal,
     request,
     states,
     stock,
-    take_one,
 )
 
 OTHER_SMDP = "2.999.20"
@@ -46,12 +45,6 @@ def claimed(factory: Factory, number: int, at_s: float = 0, **changes: Any) -> l
     answer = factory.claim(request(number, **changes), later(at_s))
     assert {(package.sku, package.region) for package in answer.packages} <= {(SKU, REGION)}
     return [package.profile_type for package in answer.packages]
-
-
-def refusal(factory: Factory, number: int, **changes: Any) -> SupplyError:
-    with pytest.raises(SupplyError) as caught:
-        factory.claim(request(number, **changes), START)
-    return caught.value
 
 
 def reasons(selection: Selection) -> dict[str, str]:
@@ -81,7 +74,7 @@ def test_a_claim_follows_the_plan_in_its_order(factory: Factory) -> None:
 def test_several_profiles_are_given_all_or_none(factory: Factory, wanted: str) -> None:
     stock(factory, 1, packages_each=2)
     plan(factory, "operational-0", wanted)
-    error = refusal(factory, 1)
+    error = refusal(factory, request(1))
     assert error.code == "BPP.INCOMPLETE"
     assert wanted in error.detail
     assert states(factory, 1) == ["AVAILABLE", "AVAILABLE"]
@@ -93,7 +86,7 @@ def test_nothing_is_sealed_that_lacks_a_profile_of_its_plan(factory: Factory) ->
     first = factory.claim(request(1, "a"), START)
     factory.mark_sent(first.packages[0].package_id, "a", "st01", START)
     plan(factory, "operational-0", "operational-1")
-    assert refusal(factory, 1).code == "BPP.INCOMPLETE"
+    assert refusal(factory, request(1)).code == "BPP.INCOMPLETE"
     import_packages(factory, [package_item(1, 1)])
     again = factory.claim(request(1, "b"), START)
     assert [package.profile_type for package in again.packages] == ["operational-1"]
@@ -104,15 +97,11 @@ def test_what_is_installed_is_not_loaded_again(factory: Factory) -> None:
     import_chips(factory, [chip_item(1, keys=3)])
     import_packages(factory, [package_item(1, 0), package_item(1, 1, profile_type="operational-0")])
     plan(factory, "operational-0")
-    claim = factory.claim(request(1, "a"), START)
-    (package,) = claim.packages
-    factory.mark_sent(package.package_id, "a", "st01", START)
-    done = outcome(1, 0, "INSTALLED", package_id=package.package_id)
-    assert not take_one(factory, Node().result(1, "a", [done], clean_to_ship=False, seal=None)).rejected
+    load(factory, 1, clean_to_ship=False, seal=None)
     again = factory.claim(request(1, "b"), START)
     assert (again.packages, len(again.installed)) == ([], 1)
     plan(factory, "operational-0", "operational-2")
-    assert refusal(factory, 1).code == "BPP.INCOMPLETE"
+    assert refusal(factory, request(1)).code == "BPP.INCOMPLETE"
 
 
 def test_of_two_packages_of_one_type_the_one_that_expires_first_is_loaded(factory: Factory) -> None:
@@ -215,8 +204,8 @@ def test_job_and_packages_must_speak_of_the_same_product(factory: Factory) -> No
     stock(factory, 1)
     import_chips(factory, [chip_item(2)])
     import_packages(factory, [package_item(2, 0, sku="OTHER")])
-    error = refusal(factory, 2)
+    error = refusal(factory, request(2))
     assert error.code == "BPP.OTHER_PRODUCT"
     assert "OTHER in EU" in error.detail
-    assert refusal(factory, 1, sku="OTHER").code == "BPP.OTHER_PRODUCT"
+    assert refusal(factory, request(1, sku="OTHER")).code == "BPP.OTHER_PRODUCT"
     assert claimed(factory, 1) == ["operational-0"]

@@ -10,7 +10,7 @@ from ifpp.store.factory import Factory
 from ifpp.store.records import ReportedRow
 from tests.clock import START
 from tests.store.test_events import started, word
-from tests.store.world import SEALED, SMDP, Node, eid, iccid, later, outcome, request, stock, take_one
+from tests.store.world import SEALED, SMDP, Node, eid, iccid, later, outcome, report_states, request, stock, take_one
 
 S = PackageState
 
@@ -60,8 +60,8 @@ def test_a_unit_knows_its_words_and_its_reports(factory: Factory) -> None:
     take_one(factory, node.result(1, "a", [word(package_id, "UNKNOWN", error="CONTACT.LOST: gone")]), later(2))
     take_one(factory, node.result(1, "a", [word(package_id, "INSTALLED", pir_b64="QUJD")]), later(4))
     take_one(factory, node.result(1, "a", [word(package_id, "INSTALLED", pir_b64="QUJD")]), later(5))
-    factory.add_report("r1", SMDP, "one.plr.jsonl", "0" * 64, [(package_id, "UNKNOWN")], later(3))
-    factory.add_report("r2", SMDP, "two.plr.jsonl", "1" * 64, [(package_id, "INSTALLED")], later(6))
+    report_states(factory, "r1", [(package_id, "UNKNOWN")], later(3))
+    report_states(factory, "r2", [(package_id, "INSTALLED")], later(6))
     assert factory.acknowledge_report("r2", "Anna", later(7)) == ("2026-03-01T08:00:07.000Z", "Anna")
     assert factory.acknowledge_report("r2", "Ben", later(8)) == ("2026-03-01T08:00:07.000Z", "Anna")
     unit = factory.unit(iccid(10))
@@ -73,11 +73,11 @@ def test_a_unit_knows_its_words_and_its_reports(factory: Factory) -> None:
         ("INSTALLED", "", 3, False, 3),
     ]
     assert package.reports == (
-        ReportedRow("r1", SMDP, "one.plr.jsonl", "2026-03-01T08:00:03.000Z", "UNKNOWN", "", ""),
+        ReportedRow("r1", SMDP, "r1.plr.jsonl", "2026-03-01T08:00:03.000Z", "UNKNOWN", "", ""),
         ReportedRow(
             "r2",
             SMDP,
-            "two.plr.jsonl",
+            "r2.plr.jsonl",
             "2026-03-01T08:00:06.000Z",
             "INSTALLED",
             "2026-03-01T08:00:07.000Z",
@@ -97,8 +97,8 @@ def test_a_report_nobody_wrote_cannot_be_acknowledged(factory: Factory) -> None:
 
 def test_a_report_is_booked_once(factory: Factory) -> None:
     stock(factory, 1)
-    factory.add_report("r1", SMDP, "f", "0" * 64, [("000002-0000001", "AVAILABLE")], START)
+    report_states(factory, "r1", [("000002-0000001", "AVAILABLE")], START)
     with pytest.raises(CustodyError):
-        factory.add_report("r1", SMDP, "f", "0" * 64, [("000002-0000001", "AVAILABLE")], START)
+        report_states(factory, "r1", [("000002-0000001", "AVAILABLE")], START)
     with pytest.raises(CustodyError):
-        factory.add_report("r2", SMDP, "f", "0" * 64, [("000009-0000001", "AVAILABLE")], START)
+        report_states(factory, "r2", [("000009-0000001", "AVAILABLE")], START)

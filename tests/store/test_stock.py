@@ -21,8 +21,10 @@ from tests.store.world import (
     import_chips,
     import_packages,
     later,
+    load,
     outcome,
     package_item,
+    refusal,
     request,
     states,
     stock,
@@ -32,12 +34,6 @@ from tests.store.world import (
 DELIVERY = "2"  # of a `stock`: its first file are the chips
 
 
-def refusal(factory: Factory, number: int, attempt_id: str = "") -> str:
-    with pytest.raises(SupplyError) as caught:
-        factory.claim(request(number, attempt_id), START)
-    return caught.value.code
-
-
 def test_a_withdrawn_delivery_is_given_out_no_more(factory: Factory, url: str) -> None:
     stock(factory, 4)
     sent = factory.claim(request(1, "a"), START)
@@ -45,7 +41,7 @@ def test_a_withdrawn_delivery_is_given_out_no_more(factory: Factory, url: str) -
     held = factory.claim(request(2, "b"), START)
     done = factory.withdraw(DELIVERY, "Eve", "wrong region", START)
     assert (done.batch, done.stopped, done.going_on, done.new) == (2, 2, 2, True)
-    assert refusal(factory, 3) == "BPP.WITHDRAWN"
+    assert refusal(factory, request(3)).code == "BPP.WITHDRAWN"
     assert states(factory, 3) == ["AVAILABLE"]
     factory.mark_sent(held.packages[0].package_id, "b", "st01", START)
     assert len(factory.claim(request(1, "c"), START).unresolved) == 1
@@ -62,7 +58,7 @@ def test_what_a_head_gives_back_stays_withdrawn(factory: Factory) -> None:
     factory.claim(request(1, "a"), START)
     factory.withdraw(DELIVERY, "Eve", "wrong region", START)
     factory.release("a", "st01", START)
-    assert refusal(factory, 1) == "BPP.WITHDRAWN"
+    assert refusal(factory, request(1)).code == "BPP.WITHDRAWN"
 
 
 def test_the_first_word_on_a_delivery_counts(factory: Factory) -> None:
@@ -106,13 +102,7 @@ def test_levels_count_chips_that_can_be_loaded_and_the_last_hour(factory: Factor
     import_chips(factory, [chip_item(8), chip_item(9)])
     import_packages(factory, [package_item(8, 0, expires_at=later(60)), package_item(9, 0, region="US")])
     for number, at_s in ((1, 0), (2, 3000)):
-        claim = factory.claim(request(number, f"a{number}"), START)
-        done = []
-        for slot, package in enumerate(claim.packages):
-            factory.mark_sent(package.package_id, f"a{number}", "st01", START)
-            done.append(outcome(number, slot, "INSTALLED", package_id=package.package_id))
-        event = Node(f"st{number:02d}").result(number, f"a{number}", done)
-        assert not take_one(factory, event, later(at_s)).rejected
+        load(factory, number, node=Node(f"st{number:02d}"), at_s=at_s)
     assert factory.stock_levels(later(3100))[0].chips == 3, "one of the five has expired, two are loaded"
     assert factory.stock_levels(later(10)) == [StockLevel(SKU, REGION, 4, 2.0), StockLevel(SKU, "US", 1, 0.0)]
     first, second = factory.stock_levels(later(3700))

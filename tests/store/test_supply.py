@@ -21,11 +21,9 @@ from tests.store.world import (
     import_chips,
     import_packages,
     later,
-    outcome,
+    load,
     package_item,
-    request,
     stock,
-    take_one,
 )
 
 
@@ -75,12 +73,8 @@ def test_what_is_spent_expired_or_gone_does_not_count(factory: Factory) -> None:
     soon = [package_item(1, expires_at=later(-1)), package_item(2, expires_at=later(60))]
     import_packages(factory, [*soon, package_item(3), package_item(4), package_item(5)])
     node = Node()
-    for number, state, spent in ((3, "FAILED", True), (4, "FAILED", False), (5, "INSTALLED", True)):
-        claim = factory.claim(request(number), START)
-        (package,) = claim.packages
-        factory.mark_sent(package.package_id, claim.attempt_id, "st01", START)
-        word = outcome(number, 0, state, spent=spent, package_id=package.package_id)
-        take_one(factory, node.result(number, claim.attempt_id, [word]))
+    for number, word in ((3, "SPENT"), (4, "FAILED"), (5, "INSTALLED")):
+        load(factory, number, word, node=node)
     held = {number: bool(chips(factory)[eid(number)].held) for number in (1, 2, 3, 4)}
     assert held == {1: False, 2: True, 3: False, 4: True}
     assert eid(5) not in chips(factory), "it has left"

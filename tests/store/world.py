@@ -11,11 +11,14 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import pytest
 
+from ifpp.errors import IfppError, ServiceError, SupplyError
 from ifpp.model.chip import OneTimeKey
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.ids import Eid, Iccid, eid_check_digits, luhn_digit
 from ifpp.model.messages import (
+    Claim,
     ClaimRequest,
     Job,
     Product,
@@ -26,7 +29,8 @@ from ifpp.model.messages import (
     UnitResultEvent,
 )
 from ifpp.store.factory import Factory
-from ifpp.store.records import ChipItem, PackageItem, ReceivedEvent, TakeResult
+from ifpp.store.records import ChipItem, PackageItem, ReceivedEvent, ResultRow, TakeResult
+from ifpp.store.reports import WrittenReport
 from tests.clock import START
 
 SKU, REGION, SMDP = "TRACKER-2", "EU", "2.999.10"
@@ -200,6 +204,59 @@ def take_one(factory: Factory, event: ReceivedEvent, now: datetime = START) -> T
     return answer
 
 
+def refusal(factory: Factory, wanted: ClaimRequest, at_s: float = 0) -> IfppError:
+    """What a claim is refused with."""
+    with pytest.raises((SupplyError, ServiceError)) as caught:
+        factory.claim(wanted, later(at_s))
+    return caught.value
+
+
+def send_all(factory: Factory, claim: Claim, station_id: str = "st01") -> None:
+    for package in claim.packages:
+        factory.mark_sent(package.package_id, claim.attempt_id, station_id, START)
+
+
+def settle(
+    factory: Factory,
+    claim: Claim,
+    number: int,
+    *words: str,
+    node: Node | None = None,
+    at_s: float = 0,
+    **changes: Any,
+) -> None:
+    """Send a result with one word for each claimed package: INSTALLED, SPENT, FAILED, UNKNOWN."""
+    profiles = [
+        outcome(
+            number,
+            int(package.otk_id[:2], 16),
+            "FAILED" if word == "SPENT" else word,
+            spent=word == "SPENT",
+            package_id=package.package_id,
+        )
+        for package, word in zip(claim.packages, words, strict=True)
+    ]
+    answer = take_one(factory, (node or Node()).result(number, claim.attempt_id, profiles, **changes), later(at_s))
+    assert answer.rejected == ()
+
+
+def load(
+    factory: Factory, number: int, word: str = "INSTALLED", *, node: Node | None = None, at_s: float = 0, **changes: Any
+) -> Claim:
+    """Take a chip through its claim, its sending and its result; every package gets the same word."""
+    claim = factory.claim(request(number), START)
+    send_all(factory, claim)
+    settle(factory, claim, number, *[word] * len(claim.packages), node=node, at_s=at_s, **changes)
+    return claim
+
+
+def add_job(factory: Factory, version: int = 1, **changes: Any) -> None:
+    """Import a version of job order JO-1 of line L1, or of another one."""
+    order = job(version, **changes)
+    with factory.intake("job", "one.job.json", uuid4().hex, START) as intake:
+        intake.add_job("L1", order)
+
+
 def states(factory: Factory, number: int) -> list[str]:
     """Where the packages of a chip stand."""
     unit = factory.unit(eid(number))
@@ -212,3 +269,16 @@ def way(factory: Factory, number: int, place: int = 0) -> list[str]:
     unit = factory.unit(eid(number))
     assert unit is not None
     return [step.to_state for step in unit.packages[place].history]
+
+
+def results(factory: Factory, smdp_oid: str, start: datetime, end: datetime) -> list[ResultRow]:
+    with factory.results(smdp_oid, start, end) as rows:
+        return list(rows)
+
+
+def report_states(
+    factory: Factory, report_id: str, states: list[tuple[str, str]], now: datetime, smdp_oid: str = SMDP
+) -> None:
+    """Book a report of these packages."""
+    file, digest = f"{report_id}.plr.jsonl", sha256(report_id.encode()).hexdigest()
+    factory.add_report(WrittenReport(report_id, smdp_oid, file, digest, len(states)), states, now)

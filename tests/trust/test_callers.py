@@ -176,14 +176,20 @@ def test_openssl_agrees(pki: SitePki) -> None:
     assert 0 not in (verify(revoked, "sslclient"), verify(station, "sslserver"), verify(store, "sslclient"))
 
 
-def test_private_keys_are_for_their_owner_only_and_never_overwritten(pki: SitePki) -> None:
+def test_private_keys_are_for_their_owner_only_and_renewed_as_a_whole(pki: SitePki) -> None:
     _, key = pki.issue_caller(CallerRole.STATION, "st01")
     for path in (key, pki.ca.with_name("ca.key")):
         assert path.stat().st_mode & 0o777 == 0o600
     before = key.read_bytes()
-    with pytest.raises(CustodyError, match=r"FILE\.WRITE"):
-        pki.issue_caller(CallerRole.STATION, "st01")
-    assert key.read_bytes() == before
+    certificate, again = pki.issue_caller(CallerRole.STATION, "st01")
+    assert again == key
+    assert key.read_bytes() != before
+    assert key.stat().st_mode & 0o777 == 0o600
+    client_context(pki.ca, certificate, key)
+    pki.ca.with_name("ca.key.part").mkdir()
+    with pytest.raises((CustodyError, OSError)):
+        pki.rotate()
+    pki.ca.with_name("ca.key.part").rmdir()
     ca = pki.ca.read_bytes()
     assert SitePki(pki.ca.parent).ca.read_bytes() == ca
 

@@ -50,6 +50,15 @@ PACKAGE: Json = {
     "bpp": b64(b"BF36"),
     "bpp_sha256": "cd" * 32,
 }
+ACKNOWLEDGEMENT: Json = {
+    "format": "ifpp.plr-ack",
+    "version": "1.0",
+    "report_id": "P-1",
+    "smdp_oid": "2.999.10",
+    "report_sha256": "ef" * 32,
+    "created_at": "2026-03-02T00:11:00Z",
+}
+WORD: Json = {"transaction_id": "a0a1", "verdict": "verified"}
 REPORT: Json = {
     "format": "ifpp.plr",
     "version": "1.0",

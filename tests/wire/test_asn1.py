@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ifpp.wire
+from ifpp.model.chip import Permit
 from ifpp.model.ids import Eid, Iccid, eid_check_digits, luhn_digit
 from ifpp.wire import es10, fpx
 from ifpp.wire.bpp import parse_bpp
@@ -171,11 +172,15 @@ def test_requests(
     given_members = {name: member for name, member in wanted.items() if member is not None}
     request = fpx.FPX1.otks_request(from_slot=from_slot, max_count=count, challenge=challenge)
     assert request == ASN1.encode("FpxRequest", ("listOneTimeKeys", given_members))
-    named = ("named", ids) if ids else ("allUnused", None)
-    assert fpx.FPX1.delete_request(ids) == ASN1.encode("FpxRequest", ("deleteOneTimeKeys", named))
-    assert fpx.FPX1.lock_request(delete_first=first) == ASN1.encode(
-        "FpxRequest", ("lockFpaServices", {"flags": int(first)})
-    )
+    named: dict[str, Any] = {"named": ids} if ids else {"allUnused": None}
+    delete, lock = fpx.FPX1.delete_request(ids), fpx.FPX1.lock_request(delete_first=first)
+    assert delete == ASN1.encode("FpxRequest", ("deleteOneTimeKeys", named))
+    assert lock == ASN1.encode("FpxRequest", ("lockFpaServices", {"flags": int(first)}))
+    permit = Permit(b"\x0c" * 16, b"\x0d" * 8)
+    words = {"challenge": permit.challenge, "dmAuth": permit.mac}
+    assert fpx.FPX1.permitted(delete, permit) == ASN1.encode("FpxRequest", ("deleteOneTimeKeys", named | words))
+    locking = ("lockFpaServices", {"flags": int(first)} | words)
+    assert fpx.FPX1.permitted(lock, permit) == ASN1.encode("FpxRequest", locking)
 
 
 @given(numbers, numbers, numbers)

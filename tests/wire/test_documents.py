@@ -22,6 +22,7 @@ from ifpp.wire.documents import (
     ReportItem,
     RequestHeader,
     RequestItem,
+    read_acknowledgement,
     read_delivery,
     read_esed,
     read_job_order,
@@ -30,7 +31,21 @@ from ifpp.wire.documents import (
     write_report,
 )
 from ifpp.wire.jsonlines import MAX_LINE_BYTES, Hex, Stamp
-from tests.wire.files import CHIP, DELIVERY, ESED, JOB, OUTCOME, PACKAGE, REPORT, Json, b64, lines, sealed
+from tests.wire.files import (
+    ACKNOWLEDGEMENT,
+    CHIP,
+    DELIVERY,
+    ESED,
+    JOB,
+    OUTCOME,
+    PACKAGE,
+    REPORT,
+    WORD,
+    Json,
+    b64,
+    lines,
+    sealed,
+)
 
 
 def stream(data: bytes) -> io.BytesIO:
@@ -246,6 +261,21 @@ def test_a_trailer_that_does_not_hold_is_told_as_one(trailer: Json) -> None:
 def test_a_report_item_has_a_result_or_an_error() -> None:
     bare = {key: value for key, value in OUTCOME.items() if key != "pir"}
     assert "a report item has a pir or an fpa_error" in str(refusal(read_report, sealed(REPORT, bare)))
+
+
+def test_an_acknowledgement_has_a_word_on_each_item() -> None:
+    refused = WORD | {"verdict": "refused", "reason": "another transaction"}
+    header, (first, second) = drain(read_acknowledgement, sealed(ACKNOWLEDGEMENT, WORD, refused))
+    assert (header.report_id, header.report_sha256) == ("P-1", b"\xef" * 32)
+    assert (first.verdict, first.reason, first.transaction_id) == ("verified", "", b"\xa0\xa1")
+    assert (second.verdict, second.reason) == ("refused", "another transaction")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"verdict": "refused"}, {"reason": "why"}, {"verdict": "maybe"}, {"transaction_id": "a0" * 17}]
+)
+def test_an_acknowledgement_that_says_half_is_refused(wrong: dict[str, str]) -> None:
+    assert refusal(read_acknowledgement, sealed(ACKNOWLEDGEMENT, WORD | wrong)).code == "INTAKE.FORMAT"
 
 
 def test_a_line_has_a_longest_length() -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
+
+from cryptography.hazmat.primitives.ciphers.algorithms import AES128
+from cryptography.hazmat.primitives.cmac import CMAC
+
 from ifpp.sim.card_file import OneTimeKey
 from ifpp.sim.euicc.chip import FPA_LOADING, FPA_LOCKED, FPA_OPEN, FPA_PREPARED, Chip, members
 from ifpp.sim.euicc.nvm import KeySlot, KeyState
@@ -16,6 +21,7 @@ NOTHING_TO_DELETE = 1
 KEY_NOT_FOUND = 2
 KEYS_REMAINING = 2
 SESSION_IN_PROGRESS = 3
+NOT_AUTHORISED = 4
 
 
 def get_status(chip: Chip, _request: Node) -> bytes:
@@ -61,7 +67,7 @@ def delete_keys(chip: Chip, request: Node) -> bytes:
     if (0x80 in found) == (0xA1 in found) or found.get(0x80):
         raise ValueError("either all or a list")
     named = None if 0xA1 not in found else [node.value for node in parse(found[0xA1])]
-    result, deleted = _delete(chip, named)
+    result, deleted = _delete(chip, named) if _authorised(chip, request) else (NOT_AUTHORISED, 0)
     answer = tlv(0xA2, tlv(0x80, integer(result)), tlv(0x81, integer(deleted)), tlv(0x82, integer(chip.keys_left)))
     return tlv(0xF9, answer, chip.sign(answer) if 0x82 in found else b"")
 
@@ -69,7 +75,25 @@ def delete_keys(chip: Chip, request: Node) -> bytes:
 def lock(chip: Chip, request: Node) -> bytes:
     """LockFpaServices: for ever; flag bit 0 deletes the remaining keys first."""
     flags = read_integer(members(request.value)[0x80])
-    return _answer(0xA3, tlv(0x80, integer(_lock(chip, flags))))
+    return _answer(0xA3, tlv(0x80, integer(_lock(chip, flags) if _authorised(chip, request) else NOT_AUTHORISED)))
+
+
+def _authorised(chip: Chip, request: Node) -> bool:
+    """A chip with the device maker's key wants its MAC over members, EID and a challenge it never took before."""
+    if not chip.card.dm_key:
+        return True
+    found = {node.tag: node for node in parse(request.value)}
+    if 0x82 not in found or 0x83 not in found:
+        return False
+    challenge, mac = found[0x82].value, found[0x83].value
+    if len(challenge) != 16 or challenge in chip.nvm.challenges:
+        return False
+    cmac = CMAC(AES128(chip.card.dm_key))
+    cmac.update(b"".join(node.raw for tag, node in found.items() if tag not in (0x82, 0x83)) + chip.eid16 + challenge)
+    if not hmac.compare_digest(cmac.finalize()[:8], mac):
+        return False
+    chip.nvm.challenges.append(challenge)
+    return True
 
 
 def _lock(chip: Chip, flags: int) -> int:

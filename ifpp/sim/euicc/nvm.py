@@ -92,8 +92,9 @@ class LoadMark:
 class Nvm:
     """The whole changing state. The last four fields are set at manufacture and never change.
 
-    `current` is the slot of the key prepared last. `strict`: a key is spent as soon as BF23 is accepted (FPX/1 10.7);
-    otherwise the identical package may be loaded again. `rat` is the content of A0 in GetRAT.
+    `current` is the slot of the key prepared last, `challenges` are those a permit was taken with. `strict`: a key is
+    spent as soon as BF23 is accepted (FPX/1 10.7); otherwise the identical package may be loaded again. `rat` is the
+    content of A0 in GetRAT.
     """
 
     keys: list[KeySlot]
@@ -103,6 +104,7 @@ class Nvm:
     locked: bool = False
     current: int | None = None
     load: LoadMark | None = None
+    challenges: list[bytes] = field(default_factory=list)
     default_dp_address: str = ""
     strict: bool = False
     connectivity_test: bool = False
