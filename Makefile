@@ -7,7 +7,7 @@ BENCH ?= all
 CAMPAIGN ?= --kills 60 --seed 1
 FUZZ_RUNS ?= 200000
 
-.PHONY: demo test system lint types floors unit fuzz bench study soak campaign readers lock clean
+.PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
@@ -35,6 +35,10 @@ fuzz: $(VENV)/.dev
 bench: $(VENV)/.dev readers
 	$(BIN)/python -m tests.bench $(BENCH)
 
+# Every screen and state as a picture in ./screens: PNG where there is a Chromium, else SVG.
+screens: $(VENV)/.dev
+	@TZ=UTC $(BIN)/python -m tests.tui.screens screens
+
 # How soon a worn socket among 16 is found, and how often a good one is blamed.
 study: $(VENV)/.dev
 	@$(BIN)/python -m tests.study.worn_socket
@@ -46,6 +50,10 @@ soak: $(VENV)/.dev
 # Kills, pulls, freezes and fills what it can while the line works, then asks every chip what it holds.
 campaign: $(VENV)/.dev
 	@$(BIN)/python -m tests.campaign $(CAMPAIGN)
+
+# Grafana's dashboards, from the tables in make.py.
+dashboards:
+	$(PYTHON) deploy/grafana/make.py
 
 # Real components the tests start. Without root they are skipped, with CI=true a missing one fails.
 system:

@@ -34,6 +34,7 @@ audit_app = _group("The audit log: export, verify.")
 quota_app = _group("Signed production orders: how many units of a SKU may be sealed.")
 pki_app = _group("Certificates of the site: issue, revoke, list.")
 keys_app = _group("The factory's own keys: make, list, rotate, audit, destroy.")
+alarm_app = _group("Alarms of the line: what stands, acting on it, how many there are.")
 gate_app = _group("First articles: what a job order shows, and its release by a person.")
 contract_app = _group("The line contract over MQTT: what is said on which topic.")
 sim_app = _group("The simulated world: chips, their maker, an SM-DPf, a robot.")
@@ -52,12 +53,17 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(quota_app, name="quota")
 app.add_typer(pki_app, name="pki")
 app.add_typer(gate_app, name="gate")
+app.add_typer(alarm_app, name="alarm")
 app.add_typer(contract_app, name="contract")
 app.add_typer(sim_app, name="sim")
 
 Config = Annotated[Path, typer.Option("--config", help="The site file.")]
 By = Annotated[str, typer.Option(help="Who does it: your name goes on record.")]
 Reason = Annotated[str, typer.Option(help="Why, for those who read it later.")]
+ReportOut = Annotated[Path | None, typer.Option(help="File to write, instead of the standard output.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="One row a figure.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+AsText = Annotated[bool, typer.Option("--text", help="The hand-over in words.")]
 Broker = Literal["auto", "mosquitto", "amqtt"]
 KeysOfDemo = Literal["none", "software", "pkcs11"]
 PortKind = Literal["tcp", "pcsc", "modem", "mixed"]
@@ -105,6 +111,8 @@ def demo(
     dm_auth: Annotated[
         bool, typer.Option("--dm-auth", help="Every key deletion and lock carries a MAC of the chip key.")
     ] = False,
+    screen: Annotated[bool, typer.Option(help="Show the first station's screen, on a terminal.")] = True,
+    mes: Annotated[bool, typer.Option("--mes", help="A simulated MES sends the job orders and is told all.")] = False,
 ) -> None:
     """Run a whole line on this machine: packages bound, chips loaded, results verified and counted."""
     from ifpp.bus.broker import BrokerKind
@@ -130,6 +138,8 @@ def demo(
         KeysKind(keys),
         encrypt_deliveries,
         dm_auth,
+        screen,
+        mes,
     )
     raise typer.Exit(run(options))
 
@@ -216,7 +226,7 @@ def store_openapi() -> None:
 
 @store_app.command("import")
 def store_import(
-    files: Annotated[list[Path], typer.Argument(help="eUICC data, deliveries, travellers, job orders, in this order.")],
+    files: Annotated[list[Path], typer.Argument(help="eUICC data, deliveries, travellers, job or production orders.")],
     config: Config = _SITE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify everything, change nothing.")] = False,
 ) -> None:
@@ -386,12 +396,65 @@ def supervisor_run(config: Config = _SITE) -> None:
     run(config)
 
 
+@report_app.command("shift")
+def report_shift(
+    shift: Annotated[str, typer.Argument(help="Name of a shift (its last one), DATE/SHIFT, or current.")] = "current",
+    config: Config = _SITE,
+    out: ReportOut = None,
+    csv: AsCsv = False,
+    json: AsJson = False,
+    text: AsText = False,
+) -> None:
+    """Write what a shift came to as a page to look at or print: yield over time, what costs most, load times, stock."""
+    from ifpp.roles.line_report import form_of, report
+
+    report(config, form=form_of(csv=csv, json=json, text=text), out=out, shift=shift)
+
+
+@report_app.command("job")
+def report_job(
+    job: Annotated[str, typer.Argument(help="Number of the job order.")],
+    config: Config = _SITE,
+    out: ReportOut = None,
+    csv: AsCsv = False,
+    json: AsJson = False,
+    text: AsText = False,
+) -> None:
+    """Write what a job order came to so far, as `report shift` does."""
+    from ifpp.roles.line_report import form_of, report
+
+    report(config, form=form_of(csv=csv, json=json, text=text), out=out, job=job)
+
+
+@supervisor_app.command("parked")
+def supervisor_parked(
+    number: Annotated[int, typer.Argument(min=0, help="Show this one with its content; 0: list the latest.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many are listed.")] = 50,
+    config: Config = _SITE,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON Lines, with their content.")] = False,
+) -> None:
+    """Show what came over the bus and was refused: events and other documents that broke the contract."""
+    from ifpp.roles.parked import show_parked
+
+    show_parked(config, number=number, limit=limit, as_json=as_json)
+
+
 @report_app.command("plr")
 def report_plr(out: Annotated[Path, typer.Argument(help="Folder for the reports.")], config: Config = _SITE) -> None:
     """Write the Profile Loading Report of each SM-DPf."""
     from ifpp.roles.reports import write
 
     write(config, out)
+
+
+@report_app.command("rework")
+def report_rework(
+    config: Config = _SITE, json: Annotated[bool, typer.Option("--json", help="For machines.")] = False
+) -> None:
+    """Count rework orders by what the units become: ordered, removed, re-provisioned, open, failed."""
+    from ifpp.roles.rework import report
+
+    report(config, as_json=json)
 
 
 @report_app.command("deliver")
@@ -479,6 +542,21 @@ def unit_show(
     from ifpp.roles.custody import show_unit
 
     show_unit(config, name, as_json=json)
+
+
+@unit_app.command("rework")
+def unit_rework(
+    eid: Annotated[str, typer.Argument(help="EID of its chip.")],
+    reason: Reason,
+    by: By,
+    sku: Annotated[str, typer.Option(help="What it is to become; without it the unit goes into stock.")] = "",
+    region: Annotated[str, typer.Option(help="For which region; with --sku.")] = "",
+    config: Config = _SITE,
+) -> None:
+    """Order that all profiles are removed from a unit's chip; a station does it when the unit is seated next."""
+    from ifpp.roles.rework import order
+
+    order(config, eid, sku=sku, region=region, by=by, reason=reason)
 
 
 @unit_app.command("gate")
@@ -753,17 +831,6 @@ def quota_sign(
     sign(file, order, version, site, sku, quantity, (start, until), key)
 
 
-@quota_app.command("add")
-def quota_add(
-    files: Annotated[list[Path], typer.Argument(help="Signed orders, *.production-order.json.")],
-    config: Config = _SITE,
-) -> None:
-    """Verify signed production orders and take them in."""
-    from ifpp.roles.quota import add
-
-    add(config, files)
-
-
 @quota_app.command("show")
 def quota_show(
     config: Config = _SITE,
@@ -816,6 +883,19 @@ def pki_retire(folder: Annotated[Path, typer.Argument(help="Folder of the CA.")]
     retire(folder)
 
 
+@pki_app.command("broker")
+def pki_broker(
+    folder: Annotated[Path, typer.Argument(help="Folder of the CA, as on the broker's machine.")],
+    names: Annotated[list[str], typer.Argument(help="Clients of this line: station:ST01, supervisor:NAME, mes:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder for mosquitto.conf and acl; other lines' rights in it stay.")],
+    config: Config = _SITE,
+) -> None:
+    """Write what Mosquitto needs: mutual TLS, and for each certificate what it may say and hear."""
+    from ifpp.roles.pki import broker
+
+    broker(folder, names, config, out)
+
+
 @pki_app.command("list")
 def pki_list(
     folder: Annotated[Path, typer.Argument(help="Any folder of certificates, *.pem.")],
@@ -830,6 +910,61 @@ def pki_list(
 Station = Annotated[str, typer.Argument(help="Id of the station.")]
 HeadName = Annotated[str, typer.Argument(metavar="HEAD", help="Its head, as in the station file.")]
 Wait = Annotated[float, typer.Option("--wait", min=0.1, max=600, help="Seconds to wait for the station's answer.")]
+
+
+AlarmId = Annotated[str, typer.Argument(help="The alarm's id, as `ifpp alarm list` shows it.")]
+
+
+@alarm_app.command("list")
+def alarm_list(
+    config: Config = _SITE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the document as the supervisor says it.")] = False,
+) -> None:
+    """List the alarms of the line, the most urgent first; exit code 1 while one rings."""
+    from ifpp.roles.alarms import show
+
+    raise typer.Exit(show(config, as_json=as_json))
+
+
+@alarm_app.command("ack")
+def alarm_ack(alarm: AlarmId, by: By, reason: Reason = "", config: Config = _SITE, wait: Wait = 10.0) -> None:
+    """Acknowledge an alarm: it stands until its cause is gone, and rings no more."""
+    from ifpp.roles.alarms import Act, act
+
+    raise typer.Exit(act(config, Act("ACK", alarm, by, reason, wait_s=wait)))
+
+
+@alarm_app.command("shelve")
+def alarm_shelve(
+    alarm: AlarmId,
+    by: By,
+    reason: Reason,
+    minutes: Annotated[int, typer.Option(min=1, max=480, help="For how long.")] = 60,
+    config: Config = _SITE,
+    wait: Wait = 10.0,
+) -> None:
+    """Set an alarm aside for a while, for a reason; one of priority 1 cannot be."""
+    from ifpp.roles.alarms import Act, act
+
+    raise typer.Exit(act(config, Act("SHELVE", alarm, by, reason, minutes, wait)))
+
+
+@alarm_app.command("unshelve")
+def alarm_unshelve(alarm: AlarmId, by: By, reason: Reason = "", config: Config = _SITE, wait: Wait = 10.0) -> None:
+    """Take an alarm from the shelf before its time."""
+    from ifpp.roles.alarms import Act, act
+
+    raise typer.Exit(act(config, Act("UNSHELVE", alarm, by, reason, wait_s=wait)))
+
+
+@alarm_app.command("figures")
+def alarm_figures(
+    days: Annotated[float, typer.Option(min=0.01, help="Of how many days until now.")] = 1.0, config: Config = _SITE
+) -> None:
+    """Count alarms as ISA-18.2 does: a day, an hour, floods, the top ten, stale and chattering ones."""
+    from ifpp.roles.alarms import count
+
+    raise typer.Exit(count(config, days))
 
 
 @heads_app.command("quarantine")
@@ -868,6 +1003,24 @@ def metrics(
     from ifpp.roles.series import show
 
     show(as_json=as_json)
+
+
+Language = Literal["en", "de", "zh", "es"]
+
+
+@app.command("tui")
+def tui(
+    station_file: Annotated[Path | None, typer.Option(help="The station, stations/<id>.toml.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="The station's window itself.")] = None,
+    lang: Annotated[Language, typer.Option(help="Language of the screen.")] = "en",
+    ascii_only: Annotated[bool, typer.Option("--ascii", help="Shapes in ASCII.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines for screen readers: what changes.")] = False,
+    columns: Annotated[int, typer.Option(min=0, max=64, help="Heads in a row, as on the fixture.")] = 0,
+) -> None:
+    """Show a station's screen: heads, job, alarms, what to do now; badges and function keys act. F1 helps."""
+    from ifpp.roles.screen import show
+
+    show(station_file, socket, language=lang, ascii_only=ascii_only, plain=plain, columns=columns)
 
 
 _PEOPLE = typer.Option(help="The file of people.")
@@ -987,6 +1140,27 @@ def sim_encrypt(
     from ifpp.roles.simulation import encrypt
 
     encrypt(files, out, key, key_name)
+
+
+@sim_app.command("mes")
+def sim_mes(
+    world: Annotated[Path, typer.Argument(help="Folder of the simulated world; its job orders are sent.")],
+    broker: Annotated[str, typer.Option(help="HOST:PORT of the line's broker.")],
+    base: Annotated[str, typer.Option(help="Topics of the line: prefix/enterprise/site/area/line.")],
+    slow: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+    absent: Annotated[str, typer.Option(help="FROM,TO: away between these seconds after the start.")] = "",
+    contradictory: Annotated[bool, typer.Option("--contradictory", help="Takes back what it said.")] = False,
+    malicious: Annotated[bool, typer.Option("--malicious", help="Garbage, giants, wrong types, other names.")] = False,
+    refuse: Annotated[list[str] | None, typer.Option(help="EID it lets go nowhere; may be repeated.")] = None,
+    route_policy: Annotated[str, typer.Option(help="Of its job orders.")] = "BLOCK",
+    out: Annotated[Path, typer.Option(help="Write what it was told here.")] = Path("mes.json"),
+) -> None:
+    """Play the plant's MES: job orders down, route checks answered, results taken and counted."""
+    from ifpp.roles.simulation import mes, span
+    from ifpp.sim.mes import Character
+
+    bad = frozenset(refuse or ())
+    mes(world, broker, base, Character(slow, span(absent), contradictory, malicious, bad, route_policy), out)
 
 
 @sim_app.command("smdpf")

@@ -87,6 +87,12 @@ FAULTS: dict[str, Fault] = _table(
         Retry.RESEAT,
         "Do not ship. Compare the chip key with the maker's; re-seat.",
     ),
+    (
+        "EUICC.NOT_REMOVED",
+        Blame.PRODUCT,
+        Retry.RESEAT,
+        "The chip keeps a profile that was to be deleted: hold the unit.",
+    ),
     ("EUICC.NOT_SEALED", Blame.PRODUCT, Retry.RESEAT, "Keys or factory services remain: do not ship; re-seat once."),
     ("EID.MISMATCH", Blame.PRODUCT, Retry.NO, "Stop feeding this head; hold the unit and call quality."),
     # pre-flight: does this package fit this chip? Nothing was sent, nothing is spent
@@ -143,6 +149,7 @@ FAULTS: dict[str, Fault] = _table(
     ("JOB.OTHER_STATION", Blame.SUPPLY, Retry.NO, "The job order names other stations: feed the unit there."),
     ("RESERVATION.REFUSED", Blame.SUPPLY, Retry.NO, "Nothing was reserved; take the listed chips out, or free them."),
     ("UNIT.TRAVELLER", Blame.SUPPLY, Retry.NO, "Stop this head; compare label, chip and traveller: they do not agree."),
+    ("ROUTE.REFUSED", Blame.SUPPLY, Retry.NO, "The MES refuses this unit here: move it to the step or bin it names."),
     ("UNIT.NO_TRAVELLER", Blame.SUPPLY, Retry.LATER, "Check the label, or import the MES's travellers of this job."),
     ("BPP.NOT_CACHED", Blame.SUPPLY, Retry.LATER, "Store away, nothing kept for this chip: put it aside until then."),
     ("BPP.LEASE_ENDED", Blame.SUPPLY, Retry.LATER, "Store away for too long: put the unit aside until it is back."),
@@ -150,6 +157,7 @@ FAULTS: dict[str, Fault] = _table(
     ("SKU.UNKNOWN", Blame.SUPPLY, Retry.NO, "Check the SKU in the job order: the store has nothing under it."),
     ("REGION.UNKNOWN", Blame.SUPPLY, Retry.NO, "Check the region in the job order: the store has nothing for it."),
     ("UNIT.ALREADY_LOADED", Blame.SUPPLY, Retry.NO, "The unit is finished: pass it on."),
+    ("UNIT.EMPTIED", Blame.SUPPLY, Retry.NO, "Put it aside: it was sealed and emptied, it can never be loaded again."),
     ("UNIT.UNRESOLVED", Blame.AMBIGUOUS, Retry.RESEAT, "Hold the unit; seat it again to have it read."),
     # custody
     ("CUSTODY.TRANSITION", Blame.STATION, Retry.NO, "Call engineering: a package was about to take a forbidden step."),
@@ -162,6 +170,13 @@ FAULTS: dict[str, Fault] = _table(
     ("CUSTODY.JOURNAL_IN_USE", Blame.STATION, Retry.NO, "This station runs already: stop the other process first."),
     ("CUSTODY.FOREIGN_JOURNAL", Blame.STATION, Retry.NO, "The journal belongs to another station: mend the path."),
     ("CUSTODY.LINE_TAKEN", Blame.STATION, Retry.LATER, "Another supervisor runs this line: stop one of the two."),
+    ("PARKED.UNKNOWN", Blame.SUPPLY, Retry.NO, "Check the number: `ifpp supervisor parked` lists them."),
+    (
+        "LINE.NOT_OURS",
+        Blame.STATION,
+        Retry.LATER,
+        "Nothing to do: it renews its lease, or another one has the line.",
+    ),
     (
         "FILE.WRITE",
         Blame.STATION,
@@ -191,6 +206,15 @@ FAULTS: dict[str, Fault] = _table(
     ("GATE.OPEN_PACKAGE", Blame.AMBIGUOUS, Retry.RESEAT, "Do not ship: seat the unit again to have its chip read."),
     ("GATE.UNSIGNED", Blame.STATION, Retry.LATER, "Ask again in a moment; if it stays, check supervisor and its key."),
     ("GATE.FORGED", Blame.STATION, Retry.NO, "Do not ship; call security: the books were changed from outside."),
+    (
+        "GATE.REWORK",
+        Blame.SUPPLY,
+        Retry.RESEAT,
+        "Do not ship: seat it again to have it reworked; if emptied, put it aside.",
+    ),
+    ("REWORK.OPEN_PACKAGE", Blame.AMBIGUOUS, Retry.LATER, "Seat the unit first: one of its packages is not settled."),
+    ("REWORK.NOTHING", Blame.SUPPLY, Retry.NO, "Check the EID: there is nothing on this chip that could be removed."),
+    ("REWORK.OPEN", Blame.SUPPLY, Retry.NO, "Seat the unit: its rework was ordered before (`ifpp report rework`)."),
     ("GATE.QUOTA", Blame.SUPPLY, Retry.RESEAT, "Do not ship: the planner adds a production order, then seat it again."),
     # signed production orders
     ("QUOTA.FORMAT", Blame.SUPPLY, Retry.NO, "Ask the planner for the file again: it is damaged or of another kind."),
@@ -266,6 +290,12 @@ FAULTS: dict[str, Fault] = _table(
         Blame.STATION,
         Retry.LATER,
         "Make the missing units, then release: `ifpp gate show` names them.",
+    ),
+    (
+        "GATE.NOT_RELEASED",
+        Blame.STATION,
+        Retry.LATER,
+        "First articles are made: have a person release the job order (`ifpp gate release`).",
     ),
     ("SHIFT.UNKNOWN", Blame.STATION, Retry.NO, "Name a shift of [calendar] in the site file, or DATE/SHIFT."),
     ("SETTINGS.INVALID", Blame.STATION, Retry.NO, "Mend the named file and key."),

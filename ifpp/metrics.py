@@ -135,6 +135,13 @@ CACHED_LEASE_SECONDS = _series("station", Kind.GAUGE, "ifpp_cached_lease_seconds
 STORE_AWAY_SECONDS = _series("station", Kind.GAUGE, "ifpp_store_away_seconds", "line station",
     "How long the station has worked without the store; 0 while it answers.", unit="seconds")
 
+ALARMS = _series("station supervisor", Kind.GAUGE, "ifpp_alarms", "line node priority state",
+    "Alarms that are not NORMAL, by priority (1 high to 3 low) and state; _line: all of the line.")
+ALARM_CHANGES = _series("station supervisor", Kind.COUNTER, "ifpp_alarm_changes_total", "line node state",
+    "Changes of an alarm's state, by the state it went to; UNACK_ALARM: it rang.")
+ALARM_FLOOD = _series("supervisor", Kind.GAUGE, "ifpp_alarm_flood", "line",
+    "1 while more alarms come than a person can take in (more than ten in ten minutes), else 0.")
+
 BROKER_CONNECTED = _series("station supervisor", Kind.GAUGE, "ifpp_broker_connected", "line node",
     "1 while connected to the broker, else 0.")
 BROKER_CONNECTIONS = _series("station supervisor", Kind.COUNTER, "ifpp_broker_connections_total", "line node",
@@ -146,6 +153,8 @@ EVENTS = _series("supervisor", Kind.COUNTER, "ifpp_events_total", "line outcome"
     "Events received from stations, by outcome: taken, duplicate or rejected.")
 CONTRACT_VIOLATIONS = _series("supervisor", Kind.COUNTER, "ifpp_contract_violation_total", "line schema reason",
     "Documents that broke the line contract; schema is one of the contract's names or unknown.")
+ROUTE_CHECKS = _series("supervisor", Kind.COUNTER, "ifpp_route_checks_total", "line result source",
+    "Route checks answered to stations; source is MES, CACHE or OFF (nobody decided).")
 COMMIT_EVENTS = _series("supervisor", Kind.HISTOGRAM, "ifpp_commit_events", "line",
     "Events settled in one database transaction.", buckets=_BATCH)
 COMMIT_SECONDS = _series("supervisor", Kind.HISTOGRAM, "ifpp_commit_seconds", "line",

@@ -247,12 +247,14 @@ class Mes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The plant's MES, over the same broker. Without `enabled` the line works on imported job orders alone.
 
     `ack`: "required", the line keeps telling until the MES acknowledges; "off", told once the broker has it.
-    `response_s`: how long after its end an order's response waits for units still in hand.
+    `response_s`: how long after its end an order's response waits for units still in hand. `route_ms`: the deadline
+    of a route check; what happens without an answer says the job order's `route_policy`.
     """
 
     enabled: bool = False
     ack: Literal["required", "off"] = "required"
     response_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    route_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 2000
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -318,6 +320,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `memory_factor`: free memory wanted, as a multiple of the package; `svn`, `profile_version`: the lowest
     specification and profile package version a chip must name ("2.2.0"; "" = any); `report_path`: "factory" removes
     the result from the chip once it is stored here, "device" leaves it for the device to report in the field.
+    `finish`: "seal" makes a unit clean to ship, "stock" leaves it open, so that its profiles can be replaced later.
     `dm_auth`: key deletion and lock carry the device maker's word, made with the chip key of [keys] (GENS13).
     """
 
@@ -325,6 +328,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     svn: Version = ""
     profile_version: Version = ""
     report_path: str = "factory"
+    finish: Literal["seal", "stock"] = "seal"
     reseats: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
     dm_auth: bool = False
 
@@ -373,11 +377,12 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where screens on this machine look into the station: a Unix `socket`, "" = nowhere; and the file of `people` who
     may act there, "" = nobody may. Both are relative to the station file. `idle_s`: who does nothing so long is logged
-    out.
+    out. `columns`: heads in a row, as on the fixture; 0: nearly a square.
     """
 
     socket: str = ""
     people: str = ""
+    columns: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     idle_s: Seconds = 900.0
 
 

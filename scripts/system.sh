@@ -19,6 +19,8 @@ want /usr/include/PCSC/winscard.h libpcsclite-dev
 want "$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" python3-dev
 if [ "${1-}" != readers ]; then
     want mosquitto mosquitto
+    want prometheus prometheus
+    want promtool prometheus
     want softhsm2-util softhsm2
     want stunnel4 stunnel4
     want '/usr/lib/*/engines-3/pkcs11.so' libengine-pkcs11-openssl
@@ -35,6 +37,6 @@ echo "installing$missing ..."
 $as_root apt-get update -qq
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 # The packages start services of their own; the tests start theirs and need none of these.
-for service in mosquitto postgresql pcscd; do
+for service in mosquitto postgresql pcscd prometheus; do
     $as_root service "$service" stop >/dev/null 2>&1 || true
 done

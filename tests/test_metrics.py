@@ -107,8 +107,8 @@ def test_a_taken_port_is_a_settings_error(metrics: Metrics) -> None:
             metrics.serve(taken.getsockname()[1])
 
 
-def test_a_station_of_64_heads_is_bounded() -> None:
-    """2,000 series and 150 kB, with every state, alarm and the faults a bad day brings."""
+def busy_station() -> Metrics:
+    """64 heads with every state, alarm and the faults a bad day brings."""
     metrics = Metrics(Role.STATION, line="L1", station="st01")
     per_head = [row for row in SERIES if Role.STATION in row.roles and "head" in row.labels]
     values = {
@@ -123,7 +123,12 @@ def test_a_station_of_64_heads_is_bounded() -> None:
                 labels = dict.fromkeys(varying, value) | {"head": f"h{head:02}"}
                 labels |= {label: "TCU-4G-EU" for label in row.labels if label in ("operation", "product")}
                 (metrics.add if row.kind is Kind.COUNTER else metrics.set)(row, 1, **labels)
-    text = metrics.text()
+    return metrics
+
+
+def test_a_station_of_64_heads_is_bounded() -> None:
+    """2,000 series and 150 kB."""
+    text = busy_station().text()
     assert sum(not line.startswith(b"#") for line in text.splitlines()) < 2000
     assert len(text) < 150_000
 

@@ -27,6 +27,7 @@ from ifpp.model.clock import Clock, pause, utc_ms_text
 from ifpp.model.messages import Online
 
 MAX_PAYLOAD = 1024 * 1024
+_SHOWN = 1024  # bytes of what is too big
 _MAX_WAITING = 5000
 _MAX_IN_FLIGHT = 1000
 _FAREWELL_S = 1.0
@@ -52,18 +53,23 @@ class BrokerAddress:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One received message; `retained` when the broker kept it from before the subscription."""
+    """One received message; `retained` when the broker kept it from before the subscription.
+
+    `cut`: so many bytes are missing at its end, for a node that wants to see the beginning of what is too big.
+    """
 
     topic: str
     payload: bytes
     retained: bool
+    cut: int = 0
 
 
 class BusClient:
     """Keeps one node connected while `run` runs.
 
     Each connection: a session number from `next_session`, the will ``online: false`` with that number, all
-    subscriptions, ``online: true``, then `on_connected(session)`, which publishes what the node has to say.
+    subscriptions, ``online: true``, then `on_connected(session)`, which publishes what the node has to say. While
+    `next_session` gives None, the node does not connect.
     `on_message` gets every received message in order, one at a time; what it raises ends `run`.
     """
 
@@ -75,12 +81,14 @@ class BusClient:
         boot_id: str,
         *,
         subscriptions: Sequence[str],
-        next_session: Callable[[], Awaitable[int]],
+        next_session: Callable[[], Awaitable[int | None]],
         on_connected: Callable[[int], Awaitable[None]],
         on_message: Callable[[Inbound], Awaitable[None]],
         clock: Clock,
         metrics: Metrics,
+        show_cut: bool = False,
     ) -> None:
+        self._show_cut = show_cut
         self._address = address
         self._topics = topics
         self._node_id = node_id
@@ -136,6 +144,8 @@ class BusClient:
     async def _connect_once(self, stop: asyncio.Event) -> bool:
         """Connect and stay; returns at `stop` or when the connection failed: whether it had been up."""
         session = await self._next_session()
+        if session is None:
+            return False
         connection = Connection(self._new_client(session), self._place)
         try:
             await connection.open()
@@ -173,9 +183,13 @@ class BusClient:
     async def _read(self, connection: Connection) -> None:
         """Move messages into the bounded queue; never waits for it, so a lost connection is seen at once."""
         async for inbound in connection.messages():
-            if len(inbound.payload) > MAX_PAYLOAD:
+            size = len(inbound.payload)
+            if size > MAX_PAYLOAD:
                 self._drop("too_big", inbound.topic)
-            elif self._waiting.full():
+                if not self._show_cut:
+                    continue
+                inbound = Inbound(inbound.topic, inbound.payload[:_SHOWN], inbound.retained, size - _SHOWN)  # noqa: PLW2901
+            if self._waiting.full():
                 self._drop("queue_full", inbound.topic)
             else:
                 self._waiting.put_nowait(inbound)

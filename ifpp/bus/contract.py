@@ -101,6 +101,7 @@ CHANNELS: tuple[Channel, ...] = (
     Channel(Node.LINE, "evt", "job_response", mes.JobResponse, "supervisor", "mes"),
     Channel(Node.LINE, "evt", "material", mes.Material, "supervisor", "mes"),
     Channel(Node.LINE, "evt", "alarm", messages.Alarm, "supervisor", "mes"),
+    Channel(Node.LINE, "evt", "operator_action", messages.OperatorAction, "supervisor", "mes"),
     Channel(Node.LINE, "evt", "plr_ready", mes.PlrReady, "supervisor", "mes"),
     Channel(Node.LINE, "ack", "mes", messages.Ack, "mes", "supervisor"),
     *_asked(Node.STATION, "block_head", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),

@@ -66,6 +66,10 @@ class Topics:
     def station_state(self, station: str) -> str:
         return self._of(station, "state", "station")
 
+    def alarms(self, node: str) -> str:
+        """The alarms of a station, or of the whole line."""
+        return self._of(node, "state", "alarms")
+
     def event(self, station: str, name: str) -> str:
         """Durable event of a station, for example `unit_result` or `state_changed`."""
         return self._of(station, "evt", name)
@@ -81,6 +85,14 @@ class Topics:
     def answer(self, station: str, name: str) -> str:
         """Where a station answers a command of this name."""
         return self._of(station, "cmd_rsp", name)
+
+    def question(self, node: str, name: str) -> str:
+        """Where a node asks, for example `route_check`."""
+        return self._of(node, "req", name)
+
+    def reply(self, node: str, name: str) -> str:
+        """Where a node is told the answer to what it asked."""
+        return self._of(node, "req_rsp", name)
 
     # ---- the line ----
 

@@ -12,13 +12,14 @@ import aiomqtt
 import msgspec
 
 from ifpp.bus.client import BrokerAddress, Connection, Inbound
-from ifpp.bus.topics import Topics
+from ifpp.bus.topics import LINE_NODE, Topics
 from ifpp.errors import ServiceError, SettingsError
+from ifpp.model.alarms import ActiveAlarms, AlarmAnswer, AlarmCommand
 from ifpp.model.messages import Birth, HeadAnswer, HeadCommand, Online
 
 _FAREWELL_S = 1.0
 _RETAINED_S = 2.0  # what the broker has kept comes at once
-T = TypeVar("T", Birth, Online, HeadAnswer)
+T = TypeVar("T", Birth, Online, HeadAnswer, ActiveAlarms, AlarmAnswer)
 
 
 async def tell(
@@ -43,6 +44,31 @@ async def tell(
             if answer is not None and answer.request_id == command.request_id:
                 return answer
     raise ServiceError("STATION.SILENT", f"no answer in {wait_s:g} s; it may act on it later", where=station)
+
+
+async def alarms_of(address: BrokerAddress, topics: Topics) -> ActiveAlarms:
+    """Return the alarms of the line; raises ServiceError BROKER.UNREACHABLE, STATION.UNKNOWN (no supervisor ever)."""
+    async with visit(address, topics.line, [topics.alarms(LINE_NODE)]) as here:
+        inbound = await here.hear(_RETAINED_S)
+        found = None if inbound is None else _decoded(inbound, ActiveAlarms)
+    if found is None:
+        raise ServiceError("STATION.UNKNOWN", "its supervisor has told no alarms", where=LINE_NODE)
+    return found
+
+
+async def act_on_alarm(address: BrokerAddress, topics: Topics, command: AlarmCommand, wait_s: float) -> AlarmAnswer:
+    """Have the supervisor, or through it a station, carry out a person's act; raises ServiceError as `tell`."""
+    answers = topics.answer(LINE_NODE, "alarm")
+    async with visit(address, topics.line, [answers]) as here:
+        await here.publish(topics.command(LINE_NODE, "alarm"), msgspec.json.encode(command))
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + wait_s
+        while (left_s := end_s - loop.time()) > 0:
+            inbound = await here.hear(left_s)
+            answer = None if inbound is None else _decoded(inbound, AlarmAnswer)
+            if answer is not None and answer.request_id == command.request_id:
+                return answer
+    raise ServiceError("STATION.SILENT", f"no answer in {wait_s:g} s; it may act on it later", where=LINE_NODE)
 
 
 async def _meet(here: Visit, topics: Topics, station: str, head_id: str) -> None:

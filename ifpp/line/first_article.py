@@ -6,15 +6,18 @@ passed; both since the last changeover. A released job order stays so until the 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ifpp.errors import CustodyError
+from ifpp.model.messages import FirstArticles, Job
 from ifpp.settings import Gate
+from ifpp.store.figure_store import FigureStore
 from ifpp.store.releases import Article, Release
 
 CHANGEOVER, RELEASE = "CHANGEOVER", "RELEASE"
+WORKING = frozenset({"READY", "RUNNING"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,12 @@ class GateStanding:
     released: str
     missing: tuple[str, ...]
     shown: dict[str, Shown] = field(default_factory=dict)
+    is_set: bool = True
 
     @property
     def is_open(self) -> bool:
         """Whether units may be made without a person watching."""
-        return bool(self.released)
+        return bool(self.released) or not self.is_set
 
 
 def standing(
@@ -57,7 +61,30 @@ def standing(
     missing = [word for place in places for word in _missing(place, shown.get(place, Shown()), settings)]
     if not places and (golden or settings.first_articles):
         missing = ["no station has made a unit of it"]
-    return GateStanding(job, setup, released, tuple(missing), shown)
+    is_set = bool(golden or settings.first_articles)
+    return GateStanding(job, setup, released, tuple(missing), shown, is_set=is_set)
+
+
+def not_open(figures: FigureStore, settings: Gate, jobs: Iterable[Job]) -> dict[str, FirstArticles]:
+    """Return the job orders in work that nobody released since their last changeover, with what stations may make."""
+    found = {}
+    for job in jobs if settings.golden_units or settings.first_articles else ():
+        decisions = figures.job_releases(job.job_order_id)
+        if job.dispatch_status not in WORKING or (decisions and decisions[-1].decision == RELEASE):
+            continue
+        articles = figures.shown_articles(job.job_order_id)
+        shown = standing(job.job_order_id, settings, articles, decisions).shown
+        found[job.job_order_id] = FirstArticles(
+            wanted=settings.first_articles + len(settings.golden_units),
+            left={place: _left(one, settings) for place, one in shown.items()},
+            made=dict(sorted(Counter(one.station for one in articles).items())),
+        )
+    return found
+
+
+def _left(shown: Shown, settings: Gate) -> int:
+    golden = {*settings.golden_units} - {*shown.golden}
+    return max(0, settings.first_articles - len(shown.in_a_row)) + len(golden)
 
 
 def check_release(found: GateStanding) -> None:

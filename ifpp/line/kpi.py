@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -120,9 +120,14 @@ def ratio(part: float, whole: float) -> float | None:
     return part / whole if whole > 0 else None
 
 
-def percentile(ordered: Sequence[int], share: float) -> int | None:
-    """Return the nearest-rank percentile of sorted values; None of none."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+def percentile(numbers: Mapping[int, int], share: float) -> int | None:
+    """Return the nearest-rank percentile of values, each with how often it is there; None of none."""
+    rank, seen = max(1, math.ceil(share * sum(numbers.values()))), 0
+    for value, number in sorted(numbers.items()):
+        seen += number
+        if seen >= rank:
+            return value
+    return None
 
 
 def figures_of(

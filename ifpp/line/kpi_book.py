@@ -13,17 +13,18 @@ from typing import Any
 
 import msgspec
 
-from ifpp.line.kpi import digest, figures_of
+from ifpp.line.kpi import digest, figures_of, ratio
 from ifpp.line.shifts import Shifts, Window
 from ifpp.model.clock import parse_utc
 from ifpp.model.messages import Job
+from ifpp.model.orders import ENDED
 from ifpp.settings import Site
 from ifpp.store.factory import Factory
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One window's figures: `content` as in `ifpp.model.kpi.Kpi`, without its envelope."""
+    """One window's figures: `content` as in `ifpp.model.kpi.Kpi` without its envelope; `total`: the whole."""
 
     window: Window
     content: dict[str, Any]
@@ -45,10 +46,13 @@ class KpiBook:
 
     def write(self, window: Window, now: datetime, *, job: str = "", keep: bool = False) -> Written:
         """Count one window; `keep`: its revision goes on record, as that of a document that is published."""
-        content = figures_of(
-            self._factory, self._site.line, window, self._site.kpi, now=now, jobs=self._jobs(), job=job
-        )
-        if now < window.end or window.kind == "job":
+        jobs = self._jobs()
+        content = figures_of(self._factory, self._site.line, window, self._site.kpi, now=now, jobs=jobs, job=job)
+        order = jobs.get(job)
+        going = order is not None and order.dispatch_status not in ENDED
+        if order is not None and going and order.due_at:
+            content["takt_s"] = self._takt(order, content["total"].good, now)
+        if now < window.end or going:
             return Written(window, content | {"revision": 0}, 0)
         key, told = (self._site.line, window.kind, window.name), digest(content)
         if keep:
@@ -60,7 +64,7 @@ class KpiBook:
     def present(self, now: datetime) -> Iterator[tuple[Window, str]]:
         """Give the windows whose documents stand on the bus, each with its job order or "".
 
-        An hour and a shift stay until the next one has begun and their last document is out.
+        A shift stays until the next one has begun, a job order until work on another; what ended is in `ended`.
         """
         yield self.shifts.hour(now), ""
         if (shift := self.shifts.latest(now)) is not None:
@@ -81,6 +85,15 @@ class KpiBook:
     def _of_job(self, job: str, began_at: str, ended_at: str) -> Window:
         start, end = parse_utc(began_at), parse_utc(ended_at) + timedelta(milliseconds=1)  # the last one ends in it
         return Window("job", job, start, end, self.shifts.breaks(start, end))
+
+    def _takt(self, order: Job, good: int, now: datetime) -> float | None:
+        """Return the seconds of planned work until the order is due for each unit it still wants."""
+        try:
+            due = parse_utc(order.due_at)
+        except ValueError:
+            return None
+        ahead = Window("job", order.job_order_id, now, due, self.shifts.breaks(now, due)) if now < due else None
+        return None if ahead is None else ratio(ahead.planned_s(due), order.quantity - good)
 
     def _jobs(self) -> dict[str, Job]:
         return {job.job_order_id: job for job in self._factory.jobs(self._site.line)}

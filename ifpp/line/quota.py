@@ -23,6 +23,14 @@ def take_order(
     factory: Factory, content: bytes, keys: Iterable[VerificationKey], *, site: str, now: datetime, where: str
 ) -> tuple[ProductionOrder, bool]:
     """Take an order; return it, and False when it was known. Raises IntakeError QUOTA.*."""
+    order, key_id = check_order(content, keys, site=site, now=now, where=where)
+    return order, factory.add_production_order(order, key_id, content, now)  # 4
+
+
+def check_order(
+    content: bytes, keys: Iterable[VerificationKey], *, site: str, now: datetime, where: str
+) -> tuple[ProductionOrder, str]:
+    """Verify an order alone; return it, and the id of the key that signed it. Raises IntakeError QUOTA.*."""
     order, key_id, signature = read_order(content, where)  # 1
     if order.site != site:
         raise IntakeError("QUOTA.OTHER_SITE", f"for {order.site}, this is {site}", where=where)
@@ -35,4 +43,4 @@ def take_order(
         raise IntakeError("QUOTA.SIGNATURE", error.detail, where=where) from error
     if parse_utc(order.until_at) <= now:  # 3
         raise IntakeError("QUOTA.EXPIRED", f"it ended {order.until_at}", where=where)
-    return order, factory.add_production_order(order, key_id, content, now)  # 4
+    return order, key_id

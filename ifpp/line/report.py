@@ -26,11 +26,13 @@ from ifpp.errors import FAULTS, CustodyError
 from ifpp.log import get_logger
 from ifpp.model.clock import utc_ms_text, uuid7
 from ifpp.model.ids import Eid, Iccid
+from ifpp.model.mes import PlrReady
 from ifpp.store.factory import Factory
+from ifpp.store.line_log import LINE_NODE
 from ifpp.store.records import ResultRow
 from ifpp.store.reports import WrittenReport
 from ifpp.trust.signer import Signer
-from ifpp.wire.documents import FpaError, ReportHeader, ReportItem, write_report
+from ifpp.wire.documents import Deletion, FpaError, ReportHeader, ReportItem, write_report
 from ifpp.wire.jsonlines import Hex, Stamp
 
 REPORT = "ifpp.plr"
@@ -57,11 +59,12 @@ def statement(what: str, report_id: str, sha256: str) -> bytes:
 
 
 def write_reports(
-    factory: Factory, folder: Path, *, start: datetime, end: datetime, now: datetime, signer: Signer | None = None
+    factory: Factory, folder: Path, *, start: datetime, end: datetime, now: datetime, signer: Signer | None = None, line: str = ""
 ) -> list[Report]:
     """Write a report into `folder` for each SM-DPf of which results were taken in [start, end).
 
-    Each is in the books with its digest, its signature and its packages. Raises ServiceError DATABASE.UNREACHABLE,
+    Each is in the books with its digest, its signature and its packages. `line`: whose log says so to the MES, "" =
+    none. Raises ServiceError DATABASE.UNREACHABLE,
     SIGNER.FAILED, CustodyError FILE.WRITE; reports already written stay.
     """
     outstanding: dict[str, int] = {}
@@ -86,7 +89,9 @@ def write_reports(
                 items = _write(path, header, rows, states)
             if not items:
                 continue
-            _book(factory, path, header, items, states, now, signer)
+            written = _book(factory, path, header, items, states, now, signer)
+            if line:
+                factory.append_line_log(line, "plr_ready", _ready(header, written, now), now)
         log.info("report.written", file=path.name, smdp=smdp_oid, items=items, outstanding=still_open)
         reports.append(Report(path, smdp_oid, items, still_open, signed=signer is not None))
     return reports
@@ -112,7 +117,7 @@ def _book(
     states: IO[str],
     now: datetime,
     signer: Signer | None,
-) -> None:
+) -> WrittenReport:
     """Sign a report and write into the books what it says; one that cannot be booked does not stay."""
     beside = signature_file(path)
     try:
@@ -128,6 +133,25 @@ def _book(
         path.unlink(missing_ok=True)
         beside.unlink(missing_ok=True)
         raise
+    return written
+
+
+def _ready(header: ReportHeader, written: WrittenReport, now: datetime) -> PlrReady:
+    return PlrReady(
+        schema="plr_ready/1.0",
+        id=uuid7(now),
+        ts=utc_ms_text(now),
+        node_id=LINE_NODE,
+        boot_id="",
+        plr_id=header.report_id,
+        smdp_f=header.smdp_oid,
+        from_=str(header.from_),
+        to=str(header.to),
+        records=written.items,
+        sha256=written.sha256,
+        url=written.file,
+        signed_by=written.key_id,
+    )
 
 
 def signature_file(path: Path) -> Path:
@@ -180,6 +204,7 @@ def _item(row: ResultRow) -> ReportItem:
         ended_at=Stamp(row.ended_at),
         pir=row.pir,
         fpa_error=_fpa_error(row),
+        deleted=Deletion(at=Stamp(row.deleted_at), notification=row.notification) if row.deleted_at else None,
     )
 
 

@@ -25,7 +25,7 @@ from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, pause, utc_ms_text
 from ifpp.model.messages import Ack, Rejected
-from ifpp.store.records import MAX_SEQ, EventId, ReceivedEvent, TakeResult
+from ifpp.store.records import MAX_EVENT_BYTES, MAX_SEQ, EventId, ReceivedEvent, TakeResult
 
 UNREADABLE = "unreadable/0.0"
 EVENT_NAMES = frozenset({"unit_result", "state_changed", "alarm", "operator_action", "material"})
@@ -90,6 +90,7 @@ class Settling:
         self._clock = clock
         self._metrics = metrics
         self._limits = limits
+        self.rejected = 0
         self._waiting: deque[_Waiting] = deque()
         self._numbers: set[tuple[str, int, str]] = set()
         self._arrived = asyncio.Event()
@@ -109,11 +110,11 @@ class Settling:
         try:
             event = ReceivedEvent.parse(node_id, body)
         except WireError as error:
-            self.violation(name, "envelope", node_id=node_id, error=error)
-            numbered = _glance(node_id, body)
+            numbered, reason = _glance(node_id, body)
             if numbered is None:
-                await self._park(node_id, body, error)
+                await self.refuse(node_id, name, body, reason, error)
                 return
+            self.violation(name, reason, node_id=node_id, error=error)
             event = numbered
         if (event.node_id, event.seq, event.id) in self._numbers:
             self._metrics.add(series.EVENTS, outcome="duplicate")
@@ -124,6 +125,11 @@ class Settling:
         self._waiting.append(_Waiting(self._clock.monotonic(), event))
         self._numbers.add((event.node_id, event.seq, event.id))
         self._arrived.set()
+
+    async def refuse(self, node_id: str, name: str, body: bytes, reason: str, error: WireError) -> None:
+        """Count a document that broke the contract, and keep it for people."""
+        self.violation(name, reason, node_id=node_id, error=error)
+        await self._park(node_id, body, f"{name}: {error.detail}")
 
     def violation(self, name: str, reason: str, **fields: object) -> None:
         """Count and log a document that broke the contract."""
@@ -190,9 +196,14 @@ class Settling:
         self._metrics.observe(series.COMMIT_EVENTS, len(group))
         self._metrics.add(series.EVENTS, fresh, outcome="taken")
         self._metrics.add(series.EVENTS, rejected, outcome="rejected")
+        self.rejected += rejected
         self._metrics.add(series.EVENTS, len(group) - fresh - rejected, outcome="duplicate")
+        schemas = {(one.event.node_id, one.event.seq, one.event.id): one.event.schema for one in group}
         for result in results:
             for row in result.rejected:
+                schema = schemas.get((result.node_id, row.seq, row.id), UNREADABLE)
+                if schema != UNREADABLE:  # that one is counted already
+                    self.violation(schema.partition("/")[0], row.code.partition(".")[2].lower(), node_id=result.node_id)
                 log.error("event.rejected", node_id=result.node_id, seq=row.seq, code=row.code, text=row.text)
             self._acks[result.node_id] = self._ack(result, self._acks.get(result.node_id))
         self._committed.set()
@@ -209,9 +220,9 @@ class Settling:
             rejected=list(rejected.values()),
         )
 
-    async def _park(self, node_id: str, body: bytes, error: WireError) -> None:
+    async def _park(self, node_id: str, body: bytes, text: str) -> None:
         try:
-            await self._in_store(lambda: self._store.park(node_id, body, error.detail, self._clock.now()))
+            await self._in_store(lambda: self._store.park(node_id, body, text, self._clock.now()))
         except ServiceError as failure:  # the sender gets no answer and sends it again
             log.warning("park.failed", node_id=node_id, error=failure)
 
@@ -228,17 +239,20 @@ class _Named(msgspec.Struct):
     id: EventId = ""
 
 
-def _glance(node_id: str, body: bytes) -> ReceivedEvent | None:
-    """Return what can be told of a document that breaks the envelope rules; None without a number of this node.
+def _glance(node_id: str, body: bytes) -> tuple[ReceivedEvent | None, str]:
+    """Return what can be told of a document that breaks the envelope rules, and why it does.
 
-    With its number it is taken as a document the store can only refuse: parked, rejected, and no gap stays in the
-    numbers of the station.
+    None without a number of this node. With its number it is taken as a document the store can only refuse: parked,
+    rejected, and no gap stays in the numbers of the station.
     """
     seen = _decode(body, _Glance)
-    if seen is None or seen.node_id != node_id:
-        return None
+    if seen is not None and seen.node_id != node_id:
+        return None, "node"
+    reason = "too_big" if len(body) > MAX_EVENT_BYTES else "envelope"
+    if seen is None:
+        return None, reason
     named = _decode(body, _Named)
-    return ReceivedEvent(node_id, seen.seq, named.id if named else "", UNREADABLE, body)
+    return ReceivedEvent(node_id, seen.seq, named.id if named else "", UNREADABLE, body), reason
 
 
 def _decode(body: bytes, kind: type[D]) -> D | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from ssl import SSLContext
 from typing import TypeVar
@@ -21,17 +21,23 @@ from ifpp import metrics as series
 from ifpp.bus import contract
 from ifpp.bus.client import BrokerAddress, BusClient, Inbound
 from ifpp.bus.topics import LINE_NODE, Topics
-from ifpp.errors import CustodyError, IfppError, LineTakenError, ServiceError, WireError
+from ifpp.errors import ServiceError, WireError
+from ifpp.line.alarm_watch import AlarmWatch
+from ifpp.line.first_article import not_open
+from ifpp.line.hearing import MOST_NODES, UnheardError, read_birth, read_online
 from ifpp.line.kpi_desk import KpiDesk
+from ifpp.line.lease import Lease
 from ifpp.line.mes_desk import MesDesk
+from ifpp.line.mes_stock import StockDesk
 from ifpp.line.notary import Notary
 from ifpp.line.report_watch import ReportWatch
+from ifpp.line.route import RouteDesk
 from ifpp.line.settle import USUAL, Limits, Settling, either
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, parse_utc, pause, utc_ms_text, uuid7
 from ifpp.model.kpi import Kpi
-from ifpp.model.messages import Ack, Birth, Job, JobState, LineState, Message, Online
+from ifpp.model.messages import Ack, Birth, FirstArticles, Job, JobState, LineState, Message, Online
 from ifpp.model.states import OPEN_STATES, PackageState
 from ifpp.settings import Site
 from ifpp.store.factory import Factory
@@ -42,7 +48,6 @@ _BOOKS_S = 1.0
 _BOOKS_SHARE = 10  # reading the books takes at most one tenth of the time
 _WATCH_S = 1.0
 _STOCK_S = 30.0
-_RETRY_S = 1.0
 _ENDED = frozenset({"COMPLETED", "ABORTED", "CANCELLED", "CLOSED"})  # B2MML dispatch status
 
 log = get_logger("line.supervisor")
@@ -60,24 +65,26 @@ async def run_supervisor(
     signer: Signer | None = None,
     broker_tls: Callable[[], SSLContext] | None = None,
     limits: Limits = USUAL,
+    ending: Callable[[], Mapping[str, float]] = dict,
 ) -> None:
     """Supervise the line `site.line` until `stop`; then finish the commit under way, acknowledge, and go offline.
 
     `ready` is called once, when the first connection to the broker stands. `metrics` has the role SUPERVISOR and the
     fixed label `line`. `signer` signs the audit log; without one nothing is signed.
+    `ending`: certificate files that end soon, and in how many days.
     `broker_tls`: what each connection to the broker shows. Neither a broker nor a database
     that is away ends it.
     """
     owner = str(uuid4())
     notary = None if signer is None else _notary(site, factory, signer, clock, metrics)
     with ThreadPoolExecutor(1, thread_name_prefix="supervisor-db") as executor:
-        lease = _Lease(site, factory, executor, owner, clock)
+        lease = Lease(site, factory, executor, owner, clock)
         while (epoch := await lease.win(stop)) is not None:
             log.info("line.taken", line=site.line, epoch=epoch)
             metrics.set(series.LINE_EPOCH, epoch)
             address = BrokerAddress(site.broker.host, site.broker.port, tls=broker_tls)
             parts = factory, executor, lease, address
-            reign = _Reign(site, *parts, epoch, owner, metrics=metrics, clock=clock, limits=limits)
+            reign = _Reign(site, *parts, epoch, owner, metrics=metrics, clock=clock, limits=limits, ending=ending)
             await reign.run(stop, ready, notary)
             await lease.release()
             if notary is not None:
@@ -98,66 +105,6 @@ def _notary(site: Site, factory: Factory, signer: Signer, clock: Clock, metrics:
     )
 
 
-class _Lease:
-    """The line's row in the database: who supervises it, and under which epoch."""
-
-    def __init__(self, site: Site, factory: Factory, executor: Executor, owner: str, clock: Clock) -> None:
-        self._line = site.line
-        self._lease_s = site.supervisor.lease_s
-        self._factory = factory
-        self._executor = executor
-        self._owner = owner
-        self._clock = clock
-
-    async def win(self, stop: asyncio.Event) -> int | None:
-        """Wait until the line is ours and return the epoch; None when `stop` comes first.
-
-        A lease that nobody renews is over when its length has passed here, too: its owner's clock may have been wrong.
-        """
-        seen, since_s, abandoned = "", 0.0, ""
-        while not stop.is_set():
-            try:
-                return await self._acquire(abandoned)
-            except IfppError as error:  # held by another, or no database: both pass
-                log.warning("line.not_ours", line=self._line, error=error)
-                until = error.until if isinstance(error, LineTakenError) else ""
-            now_s = self._clock.monotonic()
-            if until != seen:
-                seen, since_s = until, now_s
-            abandoned = seen if now_s - since_s > self._lease_s else ""
-            await pause(self._clock, min(_RETRY_S, self._lease_s / 3), stop)
-        return None
-
-    async def keep(self, epoch: int, over: asyncio.Event) -> None:
-        """Renew the lease until `over`; sets `over` when the line belongs to somebody else."""
-        while not await pause(self._clock, self._lease_s / 3, over):
-            try:
-                if await self._acquire() != epoch:
-                    over.set()
-            except CustodyError as error:
-                log.error("line.lost", line=self._line, epoch=epoch, error=error)
-                over.set()
-            except ServiceError as error:  # without the database nothing is committed or acknowledged either
-                log.warning("lease.not_renewed", line=self._line, error=error)
-
-    async def release(self) -> None:
-        """Give the line back; a lease that cannot be given back runs out by itself."""
-        try:
-            await self._call(lambda: self._factory.release_line(self._line, self._owner, self._clock.now()))
-        except ServiceError as error:
-            log.warning("lease.not_released", line=self._line, error=error)
-
-    async def _acquire(self, abandoned: str = "") -> int:
-        return await self._call(
-            lambda: self._factory.acquire_line(
-                self._line, self._owner, self._lease_s, self._clock.now(), abandoned=abandoned
-            )
-        )
-
-    async def _call(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-
 class _Reign:
     """The time one epoch lasts."""
 
@@ -166,7 +113,7 @@ class _Reign:
         site: Site,
         factory: Factory,
         executor: Executor,
-        lease: _Lease,
+        lease: Lease,
         address: BrokerAddress,
         epoch: int,
         boot_id: str,
@@ -174,6 +121,7 @@ class _Reign:
         metrics: Metrics,
         clock: Clock,
         limits: Limits,
+        ending: Callable[[], Mapping[str, float]],
     ) -> None:
         self._site = site
         self._factory = factory
@@ -183,25 +131,59 @@ class _Reign:
         self._metrics = metrics
         self._clock = clock
         self._topics = Topics(site.enterprise, site.site, site.area, site.line, site.broker.prefix)
+        self._over = asyncio.Event()
         self._sessions = epoch * _SESSIONS_PER_EPOCH
         self._stations: dict[str, tuple[bool, int]] = {}
         self._books: tuple[list[Job], tuple[int, int, int]] | None = None
+        self._not_open: dict[str, FirstArticles] = {}
         self._said: dict[str, dict[str, object]] = {}
         self._low: set[tuple[str, str]] = set()
         self._ready: Callable[[], None] = lambda: None
         self._reports = ReportWatch(factory, clock=clock, metrics=metrics, due_h=site.reports.due_h)
         self._settling = Settling(
-            factory, executor, self._send_ack, epoch=epoch, clock=clock, metrics=metrics, limits=limits
+            lease.fenced(), executor, self._send_ack, epoch=epoch, clock=clock, metrics=metrics, limits=limits
         )
         self._mes = MesDesk(
             site.mes,
             factory,
             self._topics,
-            lambda topic, payload, retain: self._bus.publish(topic, payload, retain=retain),
+            self._publish,
             boot_id=boot_id,
             epoch=epoch,
             clock=clock,
             violation=self._settling.violation,
+        )
+        self._route = RouteDesk(
+            factory,
+            self._topics,
+            self._publish,
+            online=lambda: self._mes.online,
+            clock=clock,
+            metrics=metrics,
+            violation=self._settling.violation,
+        )
+        self._alarms = AlarmWatch(
+            factory,
+            self._topics,
+            self._publish,
+            boot_id=boot_id,
+            clock=clock,
+            metrics=metrics,
+            stations=lambda: {node: online for node, (online, _) in self._stations.items()},
+            mes_online=lambda: self._mes.online if site.mes.enabled else None,
+            refused=lambda: self._settling.rejected,
+            overdue=lambda: self._reports.overdue,
+            ending=ending,
+            violation=self._settling.violation,
+        )
+        self._stock = StockDesk(
+            factory,
+            self._topics,
+            self._publish,
+            boot_id=boot_id,
+            epoch=epoch,
+            low_stock_hours=site.store.low_stock_hours,
+            clock=clock,
         )
         self._figures = KpiDesk(site, factory, self._say_figures, clock=clock, metrics=metrics)
         self._bus = BusClient(
@@ -213,31 +195,36 @@ class _Reign:
                 self._topics.every_event,
                 self._topics.every_online,
                 self._topics.every_birth,
-                *(self._mes.subscriptions if site.mes.enabled else ()),
+                *self._alarms.subscriptions,
+                *([*self._mes.subscriptions, *self._route.subscriptions] if site.mes.enabled else ()),
             ],
             next_session=self._next_session,
             on_connected=self._on_connected,
             on_message=self._on_message,
             clock=clock,
             metrics=metrics,
+            show_cut=True,
         )
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None], notary: Notary | None) -> None:
         """Serve until `stop` or until the lease is lost."""
-        over, acked, disconnect = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        over, acked, disconnect = self._over, asyncio.Event(), asyncio.Event()
         self._ready = ready
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bus.run(disconnect), name="bus")
-            tasks.create_task(self._lease.keep(self._epoch, over), name="lease")
+            tasks.create_task(self._lease.keep(over), name="lease")
             tasks.create_task(self._keep_books(over), name="books")
             tasks.create_task(self._watch(over), name="watch")
             tasks.create_task(self._keep_stock(over), name="stock")
             tasks.create_task(self._figures.run(over), name="kpi")
             tasks.create_task(self._reports.run(over), name="reports")
+            tasks.create_task(self._alarms.run(over), name="alarms")
             if notary is not None:
                 tasks.create_task(notary.run(over), name="notary")
             if self._site.mes.enabled:
                 tasks.create_task(self._mes.run(over), name="mes")
+                tasks.create_task(self._route.run(over), name="route checks")
+                tasks.create_task(self._stock.run(over), name="mes stock")
             committing = tasks.create_task(self._settling.commit(over), name="commit")
             acknowledging = tasks.create_task(self._settling.acknowledge(acked), name="acknowledge")
             await either(stop, over)
@@ -249,9 +236,16 @@ class _Reign:
 
     # ---- to the line ----
 
-    async def _next_session(self) -> int:
+    async def _next_session(self) -> int | None:
+        if not await self._lease.renew(self._over):
+            return None  # the new owner has the name on the bus
         self._sessions += 1
         return self._sessions
+
+    async def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """Publish as the owner of the line; raises ServiceError when that, or the broker, is not certain."""
+        self._lease.check()
+        await self._bus.publish(topic, payload, retain=retain)
 
     async def _on_connected(self, session: int) -> None:
         birth = self._envelope(
@@ -263,15 +257,17 @@ class _Reign:
             epoch=self._epoch,
             contract=contract.told(),
         )
-        await self._bus.publish(self._topics.birth(LINE_NODE), msgspec.json.encode(birth), retain=True)
+        await self._publish(self._topics.birth(LINE_NODE), msgspec.json.encode(birth), retain=True)
         self._mes.connected()
+        self._stock.connected()
+        self._alarms.connected()
         self._said.clear()  # a broker that was started anew has forgotten everything
         await self._say()
         self._ready()
         self._ready = lambda: None
 
     async def _send_ack(self, ack: Ack) -> None:
-        await self._bus.publish(self._topics.ack(ack.node_id), msgspec.json.encode(ack))
+        await self._publish(self._topics.ack(ack.node_id), msgspec.json.encode(ack))
 
     async def _say(self) -> None:
         """Publish jobs and line where they differ from what was said last; nothing before the books were read."""
@@ -279,7 +275,7 @@ class _Reign:
             return
         jobs, (units, passed, failed) = self._books
         stations = {node: online for node, (online, _) in sorted(self._stations.items())}
-        await self._retain(self._topics.job, JobState, "job/1.0", jobs=jobs)
+        await self._retain(self._topics.job, JobState, "job/1.0", jobs=jobs, first_articles=self._not_open)
         await self._retain(
             self._topics.line_state,
             LineState,
@@ -290,15 +286,19 @@ class _Reign:
             failed=failed,
         )
 
-    async def _say_figures(self, window: str, content: dict[str, object]) -> None:
-        if self._bus.connected:
+    async def _say_figures(self, window: str, content: dict[str, object], /, *, keep: bool) -> bool:
+        if self._bus.connected and keep:
             await self._retain(self._topics.kpi(window), Kpi, "kpi/1.0", **content)
+        elif self._bus.connected:  # of a window that ended: it does not take the place of the present one
+            document = self._envelope(Kpi, "kpi/1.0", epoch=self._epoch, **content)
+            await self._bus.publish(self._topics.kpi(window), msgspec.json.encode(document))
+        return self._bus.connected
 
     async def _retain(self, topic: str, kind: Callable[..., Message], schema: str, **content: object) -> None:
         if self._said.get(topic) == content:
             return
         document = self._envelope(kind, schema, epoch=self._epoch, **content)
-        await self._bus.publish(topic, msgspec.json.encode(document), retain=True)
+        await self._publish(topic, msgspec.json.encode(document), retain=True)
         self._said[topic] = content
 
     def _envelope(self, kind: Callable[..., T], schema: str, **fields: object) -> T:
@@ -315,6 +315,14 @@ class _Reign:
         except WireError as error:
             self._settling.violation("", "topic", error=error)
             return
+        if self._site.mes.enabled and await self._route.hear(place, message.payload, retained=message.retained):
+            return
+        if message.cut:
+            refused = UnheardError("too_big", f"{len(message.payload) + message.cut} bytes", where=place.node)
+            await self._settling.refuse(place.node, place.name, message.payload, refused.reason, refused)
+            return
+        if await self._alarms.hear(place, message.payload, retained=message.retained):
+            return
         if place.node.startswith("_"):  # our own word, or the MES's
             if self._site.mes.enabled:
                 await self._mes.hear(place, message.payload, retained=message.retained)
@@ -323,19 +331,23 @@ class _Reign:
             await self._settling.receive(place.node, place.name, message.payload)
         elif not message.payload:
             self._stations.pop(place.node, None)  # decommissioned: its retained documents were taken back
+            self._alarms.forget(place.node)
         else:
-            self._hear(place.node, place.name, message.payload)
+            await self._hear(place.node, place.name, message.payload)
 
-    def _hear(self, node: str, name: str, payload: bytes) -> None:
+    async def _hear(self, node: str, name: str, payload: bytes) -> None:
         """Note what a station says of itself."""
         try:
             if name == "online":
-                self._note_online(node, msgspec.json.decode(payload, type=Online))
+                said = read_online(node, payload)
+                if node not in self._stations and len(self._stations) >= MOST_NODES:
+                    raise UnheardError("many", f"{MOST_NODES} nodes are known already", where=node)
+                self._note_online(node, said)
             else:
-                birth = msgspec.json.decode(payload, type=Birth)
+                birth = read_birth(node, payload)
                 log.info("station.birth", station=node, session=birth.session, sw_version=birth.sw_version)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._settling.violation(name, "schema", node_id=node, error=error)
+        except UnheardError as error:
+            await self._settling.refuse(node, name, payload, error.reason, error)
 
     def _note_online(self, node: str, said: Online) -> None:
         before, session = self._stations.get(node, (False, 0))
@@ -363,6 +375,7 @@ class _Reign:
 
     async def _read_books(self) -> None:
         jobs = await asyncio.to_thread(self._factory.jobs, self._site.line)
+        self._not_open = await asyncio.to_thread(not_open, self._factory.figures, self._site.gate, jobs)
         ours = {job.job_order_id for job in jobs}
         rows = [row for row in await asyncio.to_thread(self._factory.unit_counts) if row.job_order_id in ours]
         counts = (sum(r.units for r in rows), sum(r.final_pass for r in rows), sum(r.final_fail for r in rows))
@@ -387,6 +400,7 @@ class _Reign:
             except ServiceError as error:  # the next round says it
                 log.warning("stock.not_counted", error=error)
                 levels = []
+            self._alarms.note_stock(levels, self._site.store.low_stock_hours)
             for level in levels:
                 product = {"sku": level.sku, "region": level.region}
                 low = level.low(self._site.store.low_stock_hours)

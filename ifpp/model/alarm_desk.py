@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from ifpp.model.alarm_list import ALARM_KINDS, UNKNOWN_KIND, AlarmKind
 from ifpp.model.alarms import ActiveAlarm, AlarmCommand
 from ifpp.model.clock import Clock, parse_utc, utc_ms_text, uuid7
+from ifpp.model.messages import Alarm
 
 NORMAL, UNACK, ACKED, RTN_UNACK = "NORMAL", "UNACK_ALARM", "ACK_ALARM", "RTN_UNACK"
 SHELVED, SUPPRESSED, OUT_OF_SERVICE = "SHELVED", "SUPPRESSED", "OUT_OF_SERVICE"
@@ -82,6 +84,29 @@ class Verdict:
     code: str = ""
 
 
+class Flood:
+    """Whether more alarms come than a person can take in (more than ten in ten minutes), and which came first."""
+
+    def __init__(self) -> None:
+        self._rung: deque[tuple[float, str]] = deque()
+        self.on = False
+        self.first_out: tuple[str, ...] = ()
+
+    def ring(self, now_s: float, alarm_id: str) -> None:
+        """Count one alarm that came; `now_s` monotonic."""
+        self._rung.append((now_s, alarm_id))
+
+    def judge(self, now_s: float) -> None:
+        """Let time pass: a flood ends when fewer than five came in ten minutes."""
+        while self._rung and now_s - self._rung[0][0] > _FLOOD_S:
+            self._rung.popleft()
+        if len(self._rung) > _FLOOD_BEGINS and not self.on:
+            self.on = True
+            self.first_out = tuple(alarm_id for _, alarm_id in list(self._rung)[:_FIRST_OUT])
+        elif len(self._rung) < _FLOOD_ENDS:
+            self.on, self.first_out = False, ()
+
+
 class AlarmDesk:
     """The alarms of one place. `changes()` after any call returns what must be told."""
 
@@ -89,9 +114,7 @@ class AlarmDesk:
         """`kept`: what the desk before this one published, so that nothing acknowledged rings again."""
         self._clock = clock
         self._standing: dict[tuple[str, str], Standing] = {}
-        self._rung: deque[tuple[float, str]] = deque()
-        self.flood = False
-        self.first_out: tuple[str, ...] = ()
+        self.floods = Flood()
         for alarm_id, alarm in kept:
             self._take_over(alarm_id, alarm)
 
@@ -124,6 +147,21 @@ class AlarmDesk:
             one.active, one.since_s = active, self._clock.monotonic()
             if active and one.state != NORMAL:
                 one.count += 1  # it came back before it was gone: the same occurrence, chattering
+
+    def sources(self, code: str) -> set[str]:
+        """Where an alarm of this code is not forgotten: what has gone there must be said, too."""
+        return {source for known, source in self._standing if known == code}
+
+    def seen(self, code: str, source: str, by: str) -> None:
+        """A person saw to the cause itself: that acknowledges, too."""
+        one = self._standing.get((code, source))
+        if one is not None and one.state in (UNACK, RTN_UNACK):
+            one.state = ACKED if one.state == UNACK else NORMAL
+            one.operator_id = by
+
+    def hides(self, code: str, source: str) -> bool:
+        """Whether an alarm that stands here explains one of another desk."""
+        return any(_explains(other, code, source) for other in self._standing.values())
 
     def act(self, command: AlarmCommand, *, maintenance: bool = False) -> Verdict:
         """Carry out what a person asks; `maintenance`: whether the person may take an alarm out of service."""
@@ -159,11 +197,11 @@ class AlarmDesk:
             if one.face != one.shown:
                 told.append(Change(replace(one), one.shown, one.face))
                 if one.face == UNACK and one.shown in (NORMAL, RTN_UNACK):
-                    self._rung.append((now_s, one.alarm_id))
+                    self.floods.ring(now_s, one.alarm_id)
                 one.shown = one.face
             if one.face == NORMAL and not one.active:
                 del self._standing[one.key]
-        self._judge_flood(now_s)
+        self.floods.judge(now_s)
         return told
 
     def active(self) -> dict[str, ActiveAlarm]:
@@ -186,21 +224,9 @@ class AlarmDesk:
     def _hidden(self, one: Standing) -> bool:
         """Whether an alarm that stands explains this one (suppressed by design)."""
         for other in self._standing.values():
-            if other is one or other.state not in (UNACK, ACKED):
-                continue
-            below = one.source.startswith(f"{other.source}/") or one.source == other.source
-            if (other.kind.hides_below and below) or one.kind.code in other.kind.hides:
+            if other is not one and _explains(other, one.kind.code, one.source):
                 return True
         return False
-
-    def _judge_flood(self, now_s: float) -> None:
-        while self._rung and now_s - self._rung[0][0] > _FLOOD_S:
-            self._rung.popleft()
-        if len(self._rung) > _FLOOD_BEGINS and not self.flood:
-            self.flood = True
-            self.first_out = tuple(alarm_id for _, alarm_id in list(self._rung)[:_FIRST_OUT])
-        elif len(self._rung) < _FLOOD_ENDS:
-            self.flood, self.first_out = False, ()
 
     # ---- people ----
 
@@ -254,13 +280,64 @@ class AlarmDesk:
         one.priority, one.value, one.limit = alarm.priority, alarm.value, alarm.limit
         one.operator_id, one.reason, one.shelved_until = alarm.operator_id, alarm.reason, alarm.shelved_until
         one.out_of_service = alarm.state == OUT_OF_SERVICE
-        one.state = alarm.state if alarm.state in (UNACK, ACKED, RTN_UNACK) else UNACK
+        state = alarm.beneath or alarm.state
+        one.state = state if state in (NORMAL, UNACK, ACKED, RTN_UNACK) else UNACK
+        one.suppressed = alarm.state == SUPPRESSED
         one.shown = alarm.state
-        one.active, one.since_s = one.state != RTN_UNACK, self._clock.monotonic()
+        one.active, one.since_s = one.state in (UNACK, ACKED), self._clock.monotonic()
 
 
 def _not_maintenance(_: Standing, command: AlarmCommand) -> Verdict:
     return Verdict("REJECTED", f"{command.action} is for maintenance", "ALARM.REFUSED")
+
+
+def _explains(one: Standing, code: str, source: str) -> bool:
+    """Whether an alarm that stands explains another: one below its place, or one its kind names."""
+    if one.state not in (UNACK, ACKED):
+        return False
+    below = source == one.source or source.startswith(f"{one.source}/")
+    return (one.kind.hides_below and below) or code in one.kind.hides
+
+
+def as_event(change: Change, *, node_id: str, boot_id: str, clock: Clock) -> Alarm:
+    """Return the event that tells a change."""
+    one, now = change.alarm, clock.now()
+    return Alarm(
+        schema="alarm/1.0",
+        id=uuid7(now),
+        ts=utc_ms_text(now),
+        node_id=node_id,
+        boot_id=boot_id,
+        alarm_id=one.alarm_id,
+        code=one.kind.code,
+        source=one.source,
+        priority=one.priority,
+        kind=one.kind.kind,
+        old_state=change.old_state,
+        state=change.state,
+        text=one.text,
+        action=one.kind.action,
+        first_at=one.first_at,
+        value=one.value,
+        limit=one.limit,
+        operator_id=one.operator_id,
+        reason=one.reason,
+        shelved_until=one.shelved_until,
+        count=one.count,
+    )
+
+
+def as_list(alarms: dict[str, ActiveAlarm], floods: Flood) -> dict[str, Any]:
+    """Return the content of the document that lists alarms, by the names of `ActiveAlarms`."""
+    states = [alarm.state for alarm in alarms.values()]
+    return {
+        "alarms": alarms,
+        "flood": floods.on,
+        "first_out": floods.first_out,
+        "horn": UNACK in states,
+        "shelved": states.count(SHELVED),
+        "suppressed": states.count(SUPPRESSED),
+    }
 
 
 def _document(one: Standing) -> ActiveAlarm:
@@ -278,4 +355,5 @@ def _document(one: Standing) -> ActiveAlarm:
         operator_id=one.operator_id,
         shelved_until=one.shelved_until,
         reason=one.reason,
+        beneath=one.state if one.shown in (SHELVED, SUPPRESSED, OUT_OF_SERVICE) else "",
     )

@@ -17,7 +17,10 @@ AlarmStateName = Annotated[
 
 
 class ActiveAlarm(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One alarm that is not NORMAL. `priority` 1 high, 2 medium, 3 low; `action`: what the operator does."""
+    """One alarm that is not NORMAL. `priority` 1 high, 2 medium, 3 low; `action`: what the operator does.
+
+    `beneath`: the process's own state where the alarm was set aside (SHELVED, SUPPRESSED, OUT_OF_SERVICE).
+    """
 
     code: str
     source: str
@@ -32,6 +35,7 @@ class ActiveAlarm(msgspec.Struct, omit_defaults=True, kw_only=True):
     operator_id: str = ""
     shelved_until: str = ""
     reason: str = ""
+    beneath: str = ""
 
 
 class ActiveAlarms(Message, kw_only=True):

@@ -241,6 +241,21 @@ class PirEntry:
     iccid: Iccid | None
 
 
+@dataclass(frozen=True, slots=True)
+class SignedNotification:
+    """An OtherSignedNotification (SGP.22 2.8.1): of an enabling, disabling or deletion, signed by the eUICC.
+
+    `signed_raw` is the complete NotificationMetadata TLV (BF2F) as received, which `signature` covers.
+    """
+
+    raw: bytes
+    signed_raw: bytes
+    signature: bytes
+    seq_number: int
+    events: frozenset[int]
+    iccid: Iccid | None
+
+
 class RspCapability(IntEnum):
     """Bit numbers of rspCapability in EUICCInfo2 (SGP.22 v2/v3) that a package may need."""
 

@@ -92,15 +92,42 @@ class Kpi(Message, kw_only=True):
 
     `revision` 0: the window has not ended; 1: the first document after its end, and one more for each that differs, as
     when late events came. `complete`: no event of any station is missing. `rty`: product of the first pass yields of
-    the operations. `takt_s`: planned time ÷ units wanted. `top_defects`: attempts by the code of their defect;
-    `losses`: defects and E10 codes by time lost, the worst first.
+    the operations. Those of `Figures` stand beside these for the whole (line contract 5.6). `takt_s`: planned time ÷
+    units wanted, of a job order that is due the time left ÷ units left. `top_defects`: attempts by the code of their
+    defect; `losses`: defects and E10 codes by time lost, the worst first.
     """
 
     epoch: int
     window: KpiWindow
     revision: int
     complete: bool
-    total: Figures
+    units_in: int
+    first_pass: int
+    first_error: int
+    units_out: int
+    final_pass: int
+    attempts: int
+    unidentified: int
+    units_retested: int
+    recovered: int
+    reseats: int
+    good: int
+    heads: int
+    failures: int
+    down_ms: int
+    repair_ms: int
+    fpy: float | None = None
+    fpy_product: float | None = None
+    final_yield: float | None = None
+    retest_rate: float | None = None
+    reseat_rate: float | None = None
+    uph: float | None = None
+    uph_run: float | None = None
+    mtbf_s: float | None = None
+    mttr_s: float | None = None
+    mdt_s: float | None = None
+    oee: Oee | None = None
+    state_ms: dict[str, int] = msgspec.field(default_factory=dict)
     takt_s: float | None = None
     rty: float | None = None
     cycle_ms_p50: int | None = None

@@ -72,6 +72,22 @@ class ProfileResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     lease_id: str = ""
 
 
+class RemovedProfile(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What became of one profile that a rework order takes off its chip (SGP.41 A.4).
+
+    `state`: GONE = read back, the chip does not list it; PRESENT = the chip refused; UNKNOWN = the chip must be read
+    again. `result`: what DeleteProfile answered, None when it was gone before. `notification_b64`: the chip's
+    signed delete notification, verified.
+    """
+
+    package_id: str
+    iccid: str
+    state: str
+    result: int | None = None
+    notification_b64: str = ""
+    error: str = ""
+
+
 class Defect(msgspec.Struct, omit_defaults=True, kw_only=True):
     code: str
     text: str
@@ -96,8 +112,19 @@ class Link(msgspec.Struct, omit_defaults=True, kw_only=True):
     block_size: int = 0
 
 
+class RouteNote(msgspec.Struct, kw_only=True):
+    """What came of a unit's route check: PASS, FAIL, SKIPPED or ERROR, and who decided it: MES, CACHE or OFF (nobody)."""
+
+    request_id: str
+    result: str
+    source: str
+
+
 class UnitResultEvent(Message, kw_only=True):
-    """`S/evt/unit_result`: one work cycle of one unit on one head. `firmware`: of its chip, see `firmware_name`."""
+    """`S/evt/unit_result`: one work cycle of one unit on one head. `firmware`: of its chip, see `firmware_name`.
+
+    `rework_id`: the rework order of this unit, "" = none; `removed`: the profiles that were to leave its chip.
+    """
 
     transaction_id: str
     operation: str
@@ -118,6 +145,8 @@ class UnitResultEvent(Message, kw_only=True):
     load_ms: int
     handling_ms: int
     profiles: list[ProfileResult] = []
+    removed: list[RemovedProfile] = []
+    rework_id: str = ""
     defects: list[Defect] = []
     seal: SealProof | None = None
     link: Link | None = None
@@ -127,6 +156,7 @@ class UnitResultEvent(Message, kw_only=True):
     socket_id: str = ""
     operator_id: str = ""
     sw_version: str = ""
+    route_check: RouteNote | None = None
 
 
 class StateChanged(Message, kw_only=True):
@@ -161,6 +191,9 @@ class Alarm(Message, kw_only=True):
     value: float | None = None
     limit: float | None = None
     operator_id: str = ""
+    reason: str = ""
+    shelved_until: str = ""
+    count: int = 1
 
 
 class OperatorAction(Message, kw_only=True):
@@ -189,7 +222,7 @@ class HeadCommand(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class HeadState(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One head. `blocked`: it takes no new unit, for `reason` when that is its own.
+    """One head. `blocked`: it takes no new unit, for `reason`.
 
     `cycles`: insertions of its socket, `maintenance_due` when that is all it is made for; `contact_failures` of
     `contact_units`: units whose contact failed, of those remembered; `alarms`: codes of the alarms that stand. `eid`:
@@ -339,11 +372,27 @@ class Job(msgspec.Struct, omit_defaults=True, kw_only=True):
     route_policy: str = "OFF"
 
 
+class FirstArticles(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A job order that no person has released for series yet: a station makes no more units of it than it has to show.
+
+    `wanted`: units that passed in a row, and golden units, of a station that has made none; `left`: those a station has
+    still to show; `made`: every attempt of it that the line knows.
+    """
+
+    wanted: int
+    left: dict[str, int] = {}
+    made: dict[str, int] = {}
+
+
 class JobState(Message, kw_only=True):
-    """`L/state/job`, retained: the desired state stations converge to after any restart."""
+    """`L/state/job`, retained: the desired state stations converge to after any restart.
+
+    `first_articles`: by job order, those of `jobs` that are not open for series.
+    """
 
     epoch: int
     jobs: list[Job]
+    first_articles: dict[str, FirstArticles] = {}
 
 
 class LineState(Message, kw_only=True):
@@ -401,7 +450,8 @@ class Claim(msgspec.Struct, kw_only=True):
     `packages` are to be loaded in order; `unresolved` (SENT or UNKNOWN) must be settled by reading this chip first;
     `installed` are done, but the unit is not clean to ship yet: verify and seal it. `denied`: profile type -> firmware
     of this chip's maker that must not get it (`ifpp denylist`). `sn`: the serial number of the unit, as its traveller
-    says, "" without one.
+    says, "" without one. `remove`: these profiles leave the chip before anything is loaded, under rework order
+    `rework_id`, which stays named in later claims of the chip.
     """
 
     attempt_id: str
@@ -414,6 +464,8 @@ class Claim(msgspec.Struct, kw_only=True):
     installed: list[ClaimedPackage] = []
     denied: dict[str, list[str]] = {}
     sn: str = ""
+    remove: list[ClaimedPackage] = []
+    rework_id: str = ""
 
 
 class SentNotice(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

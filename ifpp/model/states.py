@@ -63,6 +63,7 @@ class Disposition(StrEnum):
     REWORK = "REWORK"
     SCRAP = "SCRAP"
     HOLD = "HOLD"
+    STOCK = "STOCK"  # as it should be, and not sealed: it may be reworked, and must not leave
 
 
 class E10(StrEnum):

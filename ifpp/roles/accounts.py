@@ -1,7 +1,7 @@
 """The account of a demo: chips, robot, ledger, journals and reports compared unit by unit.
 
 A unit is accounted for when (1) the robot binned it and a result of it is in the factory's books, (2) the books say
-INSTALLED of exactly the profiles its chip holds, (3) a green lamp and a PASS in the books go together, (4) the books
+INSTALLED, and not removed, of exactly the profiles its chip holds, (3) a green lamp and a PASS in the books go together, (4) the books
 say clean to ship exactly when the chip is locked and has no one-time key, (5) none of its packages is left open, and
 (6) each package a station spoke of is in a Profile Loading Report.
 """
@@ -47,11 +47,15 @@ class Figures:
     reported: int = 0
     report_refused: list[str] = field(default_factory=list)
     reports: list[ReportRow] = field(default_factory=list)
+    mes: dict[str, Any] | None = None
+    mes_differs: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
-        """True when every unit is accounted for, the mass balance holds and the SM-DPf accepted every report item."""
+        """True when every unit is accounted for, the mass balance holds, SM-DPf and MES say the same."""
         answered = not any(row.key_id and (row.verified is None or row.refused) for row in self.reports)
+        if self.mes_differs:
+            return False
         return not self.unaccounted and all(row.holds for row in self.balance) and not self.report_refused and answered
 
     def document(self) -> dict[str, Any]:
@@ -74,6 +78,7 @@ class Figures:
             "report_items_verified": self.reported,
             "report_items_refused": self.report_refused,
             "reports": [_report_document(row) for row in self.reports],
+            **({} if self.mes is None else {"mes": {**self.mes, "differs": self.mes_differs}}),
         }
 
     def text(self) -> str:
@@ -95,6 +100,11 @@ class Figures:
             numbers = f"{row.available:9} {row.claimed:7} {row.sent:4} {row.installed:9} {row.failed:6} {row.unknown:7}"
             verdict = "" if row.holds else "  DOES NOT ADD UP"
             lines.append(f"{'':15}{row.sku:11} {row.region:6} {row.imported:8} = {numbers} {row.destroyed:9}{verdict}")
+        if self.mes is not None:
+            told = f"{self.mes['results']} results, {len(self.mes['responses'])} job responses"
+            checks = f"{self.mes['route_checks'].get('asked', 0)} route checks"
+            lines.append(f"MES            {told}, {checks}, {self.mes['doubles']} told twice, {self.mes['gaps']} missing")
+            lines += [f"MES DIFFERS    {what}" for what in self.mes_differs]
         if self.unaccounted:
             lines += [f"UNACCOUNTED    {reason}" for reason in self.unaccounted]
         else:
@@ -151,7 +161,8 @@ def _account_unit(figures: Figures, plan: UnitPlan, truth: dict[str, Any] | None
 def _differences(truth: dict[str, Any], record: UnitRecord, passed: bool) -> Iterable[str]:
     card = truth["card"]
     on_chip = {profile["iccid"] for profile in card["profiles"]}
-    in_books = {package.iccid for package in record.packages if package.state == PackageState.INSTALLED}
+    installed = [package for package in record.packages if package.state == PackageState.INSTALLED]
+    in_books = {package.iccid for package in installed if package.removed is None}
     if on_chip != in_books:  # 2
         yield f"the chip holds {sorted(on_chip)}, the books say {sorted(in_books)}"
     if passed != (truth["lamp"] == "pass"):  # 3

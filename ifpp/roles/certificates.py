@@ -28,6 +28,7 @@ class Expiry:
         self._clock = clock
         self._files = files
         self._told: dict[Path, float] = {}
+        self.ending: dict[str, float] = {}
 
     def look(self) -> None:
         """Set the metric of every file to what ends first in it; a file that cannot be read has 0 s left."""
@@ -40,14 +41,17 @@ class Expiry:
             now = self._clock.monotonic()
             if left_s >= SOON.total_seconds():
                 self._told.pop(file, None)
-            elif now - self._told.get(file, -_REPEAT_S) >= _REPEAT_S:
+                self.ending.pop(file.name, None)
+                continue
+            self.ending[file.name] = left_s / 86400
+            if now - self._told.get(file, -_REPEAT_S) >= _REPEAT_S:
                 self._told[file] = now
                 log.warning("certificate.ends", alarm="A-161", file=file.name, days=round(left_s / 86400, 1))
 
 
 @asynccontextmanager
-async def watched(metrics: Metrics, clock: Clock, files: Sequence[Path]) -> AsyncIterator[None]:
-    """Look at these files every minute while the block runs."""
+async def watched(metrics: Metrics, clock: Clock, files: Sequence[Path]) -> AsyncIterator[Expiry]:
+    """Look at these files every minute while the block runs; `ending` holds, in days, what ends soon."""
     expiry = Expiry(metrics, clock, files)
 
     async def watch() -> None:
@@ -57,7 +61,7 @@ async def watched(metrics: Metrics, clock: Clock, files: Sequence[Path]) -> Asyn
 
     task = asyncio.create_task(watch(), name="certificates")
     try:
-        yield
+        yield expiry
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -14,6 +14,7 @@ from ifpp.errors import CustodyError, SupplyError
 from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.messages import UnitGate
 from ifpp.model.states import OPEN_STATES, PackageState
+from ifpp.roles.rework import rework_state
 from ifpp.roles.runtime import open_factory
 from ifpp.settings import Deadlines, load_site
 from ifpp.store.factory import Factory
@@ -101,6 +102,9 @@ def _unit_text(record: UnitRecord, gate: UnitGate | None) -> Iterator[str]:
     serial = f"  serial {', '.join(record.sns)}" if record.sns else ""
     yield f"unit      EID {record.eid or '(never read)'}{serial}"
     yield f"gate      {_gate_text(gate) if gate else 'NOT CLEAN TO SHIP. Its chip is not in the books'}"
+    for order in record.reworks:
+        target = f"for {order.sku} {order.region}" if order.sku else "into stock"
+        yield f"rework    {order.at}  {target}, {rework_state(order)}  ordered by {order.told_by}: {order.reason}"
     for package in record.packages:
         yield ""
         yield from _package_text(package)
@@ -119,6 +123,10 @@ def _package_text(package: PackageRow) -> Iterator[str]:
     yield f"          {package.profile_type} for {package.sku} {package.region}, package {package.package_id}"
     yield f"          SM-DPf {package.smdp_oid}, transaction {package.transaction_id}, one-time key {package.otk_id}"
     yield f"  stands  {_stands(package)}"
+    if package.removed is not None:
+        gone = package.removed
+        proof = "its signed notification is kept" if gone.notification_b64 else "the chip kept no notification"
+        yield f"  REMOVED {gone.at}  {gone.node_id} event {gone.seq}: read back that it is gone; {proof}"
     yield "  steps"
     for step in package.history:
         yield f"    {step.at}  {step.to_state:10} {_who(step)}"

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from ifpp.bus.broker import BrokerKind
 from ifpp.errors import ServiceError, SettingsError
+from ifpp.roles import demo_mes
 from ifpp.roles.accounts import Figures, take_account
 from ifpp.roles.children import Child
 from ifpp.roles.demo_keys import KeysKind, softhsm_module
+from ifpp.roles.demo_screen import DemoScreen
 from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
 from ifpp.sim.doors import Ports
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
@@ -53,6 +55,8 @@ class DemoOptions:
     keys: KeysKind = KeysKind.SOFTWARE
     encrypt_deliveries: bool = False
     dm_auth: bool = False
+    screen: bool = True
+    mes: bool = False
 
 
 def demo(options: DemoOptions) -> int:
@@ -116,7 +120,9 @@ class _Demo:
             modem=options.modem,
             keys=options.keys,
         )
+        self._screen = DemoScreen(None)
         self._floor.encrypt_deliveries = options.encrypt_deliveries
+        self._floor.mes = options.mes
         if options.dm_auth:
             self._floor.station_extra += "\n[recipe]\ndm_auth = true\n"
 
@@ -126,22 +132,36 @@ class _Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         _say(f"making {self._options.units} chips, their keys and their packages ...")
-        world, floor = self._world(), self._floor
+        world, floor, options = self._world(), self._floor, self._options
         try:
             broker = await floor.start_broker()
             _say(f"broker: {broker.kind}; starting store, supervisor, {len(self._stations)} stations ...")
             await floor.open(world)
             stations = [floor.children[name] for name in self._stations]
             cpu_s = sum(child.cpu_s() for child in stations)
+            first = self._stations[0]
+            _say(f"badge at {first}'s screen: {floor.badge} (ifpp tui --socket {floor.socket(first)})")
+            if self._options.screen:
+                self._screen = await DemoScreen.open(floor.command("tui"), floor.station_file(first))
+            if options.mes:
+                await demo_mes.begin(floor, world)
             await self._work([*floor.fleets.values()])
+            await self._screen.close()
             await floor.settled()
+            reports = await floor.write_reports()
             await floor.metrics(floor.children[SUPERVISOR])
             cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
             await floor.children.stop(*stations)
-            await floor.deliver_reports(world, await floor.write_reports())
+            if options.mes:
+                await demo_mes.conclude(floor)
+            await floor.deliver_reports(world, reports)
         finally:
+            await self._screen.close()
             await floor.close()
-        return take_account(self._folder, world, self._stations, station_cpu_s=cpu_s, block_size=255)
+        figures = take_account(self._folder, world, self._stations, station_cpu_s=cpu_s, block_size=255)
+        if options.mes:
+            figures.mes, figures.mes_differs = demo_mes.compare(floor.mes_file, floor.database)
+        return figures
 
     def _world(self) -> WorldSummary:
         count = min(len(_MARKETS), self._options.stations)
@@ -179,6 +199,8 @@ class _Demo:
         try:
             while any(chips.process.returncode is None for chips in fleet):
                 await asyncio.sleep(_PROGRESS_S)
+                if self._screen.interrupted:
+                    raise asyncio.CancelledError
                 for child in self._floor.children.dead():
                     if child not in fleet and child.name not in ("import", "keys"):
                         raise child.death(f"{child.name} ended in the middle of the work")
@@ -193,6 +215,8 @@ class _Demo:
             factory.close()
 
     def _progress(self, units: int, passed: int, start: float) -> None:
+        if self._screen.shown:
+            return
         total, width = self._options.units, 30
         elapsed_s = time.monotonic() - start
         bar = "#" * (units * width // total)

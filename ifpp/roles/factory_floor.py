@@ -15,20 +15,24 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 
 from ifpp.bus.broker import BrokerKind, DemoBroker, free_port, start_demo_broker
 from ifpp.errors import IntakeError, ServiceError
 from ifpp.model.clock import SystemClock
 from ifpp.roles.children import Child, Children
 from ifpp.roles.demo_keys import DemoKeys, KeysKind
+from ifpp.roles.people import write_people
 from ifpp.roles.virtual_readers import VirtualReaders
+from ifpp.settings import People, Person
 from ifpp.sim.doors import Ports
 from ifpp.sim.esbpp import PUBLIC_FILE
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import WorldSummary
+from ifpp.trust.people import badge_hash, new_salt
 
 LINE = "L1"
-STORE, SUPERVISOR = "store", "supervisor"
+STORE, SUPERVISOR, MES = "store", "supervisor", "mes"
 _SETTLE_S = 60.0
 
 
@@ -36,7 +40,8 @@ class FactoryFloor:
     """One line in `folder`: stations `stations` with `heads` heads each; a chip takes `apdu_ms` for a command.
 
     `supervisor_extra` are lines for the table [supervisor] of the site, `station_extra` tables for each station,
-    `fleet_extra` options of `ifpp sim fleet`; `encrypt_deliveries`: the SM-DPf sends envelopes for the transport key.
+    `fleet_extra` options of `ifpp sim fleet`; `encrypt_deliveries`: the SM-DPf sends envelopes for the transport key; `mes`: the
+    job orders come from `ifpp sim mes`, with the options `mes_extra`, and not from files.
     """
 
     supervisor_extra = ""
@@ -44,6 +49,8 @@ class FactoryFloor:
     station_extra = "\n[life]\ncontact_streak = 0\nfail_streak = 0\n"
     fleet_extra: Sequence[str] = ()
     encrypt_deliveries = False
+    mes = False
+    mes_extra: Sequence[str] = ()
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class FactoryFloor:
         self._modem = modem
         self._readers: dict[str, VirtualReaders] = {}
         self._sockets = Path(tempfile.mkdtemp(prefix="ifpp-"))  # a socket's path may have some 100 characters only
+        self.badge = f"DEMO-{token_hex(4).upper()}"
         self._broker_kind = broker
         self._broker_port = free_port()
         self._smdpf_port = free_port()
@@ -117,7 +125,7 @@ class FactoryFloor:
         """Start the store, the supervisor or a station, for the first time or again; it is not ready yet."""
         arguments = {STORE: ["store", "serve"], SUPERVISOR: ["supervisor", "run"]}.get(name)
         if arguments is None:
-            arguments = ["station", "run", str(self._station_file(name))]
+            arguments = ["station", "run", str(self.station_file(name))]
         return await self.children.start_ifpp(name, *arguments, *self._config)
 
     async def start_broker(self) -> DemoBroker:
@@ -151,7 +159,7 @@ class FactoryFloor:
 
     async def _import(self, world: WorldSummary) -> None:
         deliveries = await self._encrypted(world) if self.encrypt_deliveries else world.deliveries
-        files = map(str, [world.esed, *deliveries, world.travellers, *world.job_orders])
+        files = map(str, [world.esed, *deliveries, world.travellers, *(() if self.mes else world.job_orders)])
         child = await self.children.start_ifpp("import", "store", "import", *files, *self._config)
         if await child.process.wait():
             raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
@@ -179,6 +187,19 @@ class FactoryFloor:
             child = await self.children.start_ifpp("keys", "keys", *words, *self._config)
             if await child.process.wait():
                 raise child.death("the keys could not be made")
+
+    async def start_mes(self, world: WorldSummary) -> Child:
+        """Start the MES of the line; returns when it is connected."""
+        words = ["sim", "mes", str(world.directory), "--broker", f"127.0.0.1:{self._broker_port}"]
+        words += ["--base", f"ifpp1/demo/laptop/hall/{LINE}", "--out", str(self.mes_file), *self.mes_extra]
+        child = await self.children.start_ifpp(MES, *words)
+        await child.wait_ready()
+        return child
+
+    @property
+    def mes_file(self) -> Path:
+        """Where the MES writes what it was told."""
+        return self.folder / "mes.json"
 
     # ---- while it runs ----------------------------------------------------------------------------
 
@@ -231,7 +252,12 @@ class FactoryFloor:
     def _config(self) -> list[str]:
         return ["--config", str(self._site_file)]
 
-    def _station_file(self, station: str) -> Path:
+    def socket(self, station: str) -> Path:
+        """Where screens look into a station."""
+        return self._sockets / f"{station}.sock"
+
+    def station_file(self, station: str) -> Path:
+        """The settings of a station."""
         return self.folder / "stations" / f"{station}.toml"
 
     def _write_site(self, world: WorldSummary, store_port: int) -> None:
@@ -261,12 +287,16 @@ key = "{(folder / PUBLIC_FILE).resolve()}"
 
 [supervisor]
 {self.supervisor_extra}
-{self.keys.table}""",
+{self.keys.table}
+[mes]
+enabled = {str(self.mes).lower()}
+response_s = 1.0
+""",
             encoding="utf-8",
         )
 
     def _write_station(self, station: str, heads: dict[str, dict[str, str]]) -> None:
-        path, journal = self._station_file(station), self.journal(station)
+        path, journal = self.station_file(station), self.journal(station)
         for folder in (path.parent, journal.parent):
             folder.mkdir(parents=True, exist_ok=True)
         lines = [f'id = "{station}"', f'journal = "{journal.resolve()}"']
@@ -274,6 +304,11 @@ key = "{(folder / PUBLIC_FILE).resolve()}"
             lines += ["", f"[heads.{head}]", f'port = "{place["port"]}"', f'lamp = "{place["lamp"]}"']
         if readers := self._readers.get(station):
             lines += ["", "[pcsc]", f'socket = "{readers.socket}"']
+        people = path.parent / "people.toml"
+        if not people.exists():
+            somebody = Person("technician", badge_hash(self.badge, salt := new_salt()))
+            write_people(people, People(salt, {"demo": somebody}))
+        lines += ["", "[window]", f'socket = "{self.socket(station)}"', 'people = "people.toml"']
         path.write_text("\n".join(lines) + f"\n{self.station_extra}\n{self.keys.table}", encoding="utf-8")
 
 

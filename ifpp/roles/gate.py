@@ -16,7 +16,7 @@ from ifpp.store.releases import Release
 
 
 def show(site_file: Path, job: str) -> int:
-    """Print how a job order stands; 0 when it is released, else 1. Raises SupplyError JOB.UNKNOWN."""
+    """Print how a job order stands; 0 when it is released or no gate is set, else 1. Raises SupplyError JOB.UNKNOWN."""
     site = load_site(site_file)
     factory = open_factory(site, site_file, writer="desk")
     try:
@@ -24,7 +24,8 @@ def show(site_file: Path, job: str) -> int:
     finally:
         factory.close()
     setup = f", changeover {found.setup}" if found.setup else ""
-    _print(f"job order {job}{setup}: " + (f"released by {found.released}" if found.is_open else "not released"))
+    released = f"released by {found.released}" if found.released else "not released"
+    _print(f"job order {job}{setup}: {released if found.is_set else 'no gate set'}")
     for station, shown in found.shown.items():
         _print(
             f"  {station}: {len(shown.in_a_row)} units passed in a row; golden units: {', '.join(shown.golden) or '-'}"

@@ -12,6 +12,7 @@ from ifpp.errors import SettingsError
 from ifpp.line.intake import import_file
 from ifpp.line.request import Wish, job_named, still_needed, write_requests
 from ifpp.roles.key_access import LateKeys
+from ifpp.roles.quota import is_order, take_file
 from ifpp.roles.runtime import load_trust, open_factory
 from ifpp.settings import load_site
 from ifpp.store.plans import Planned
@@ -28,6 +29,9 @@ def import_files(site_file: Path, files: list[Path], *, dry_run: bool) -> None:
     factory = open_factory(site, site_file, writer="intake")
     try:
         for path in files:
+            if is_order(path):
+                sys.stdout.write(take_file(factory, site, site_file, path, dry_run=dry_run) + "\n")
+                continue
             progress = ProgressLine(sys.stderr, path.name)
             try:
                 report = import_file(

@@ -27,7 +27,7 @@ def add(file: Path, name: str, role: PersonRole) -> None:
     if other != name:
         raise SettingsError("OPERATOR.BADGE", f"this is the badge of {other}", where=str(file))
     person = Person(role=role, badge=badge_hash(code, people.salt))
-    _write(file, People(people.salt, {**people.people, name: person}))
+    write_people(file, People(people.salt, {**people.people, name: person}))
     sys.stdout.write(f"{name}: {role}\n")
 
 
@@ -36,7 +36,7 @@ def remove(file: Path, name: str) -> None:
     people = load_people(file)
     if name not in people.people:
         raise SettingsError("OPERATOR.UNNAMED", f"{name!r} is not in it", where=str(file))
-    _write(file, People(people.salt, {key: one for key, one in people.people.items() if key != name}))
+    write_people(file, People(people.salt, {key: one for key, one in people.people.items() if key != name}))
     sys.stdout.write(f"{name}: removed\n")
 
 
@@ -46,7 +46,8 @@ def show(file: Path) -> None:
         sys.stdout.write(f"{name:<32} {person.role}\n")
 
 
-def _write(file: Path, people: People) -> None:
+def write_people(file: Path, people: People) -> None:
+    """Write the file of people; raises SettingsError for a name that is none, CustodyError FILE.WRITE."""
     lines = [_HEAD, f'salt = "{people.salt}"\n']
     for name, person in sorted(people.people.items()):
         lines.append(f'\n[people.{name}]\nrole = "{person.role}"\nbadge = "{person.badge}"\n')

@@ -1,4 +1,4 @@
-"""`ifpp pki`: certificates of the site, from a small CA of our own or listed as another CA made them."""
+"""`ifpp pki`: certificates of the site, from a small CA of our own or listed as another CA made them; broker rights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ifpp.errors import SettingsError
-from ifpp.trust.callers import CallerRole
+from ifpp.bus import rights
+from ifpp.bus.topics import Topics
+from ifpp.errors import CustodyError, SettingsError
+from ifpp.settings import load_site
 from ifpp.trust.expiry import SOON, Ending, endings
-from ifpp.trust.site_pki import SERVERS, SitePki
+from ifpp.trust.site_pki import CLIENTS, SERVERS, SitePki
 
 
 def issue(folder: Path, names: list[str], request: Path | None) -> None:
@@ -26,7 +28,7 @@ def issue(folder: Path, names: list[str], request: Path | None) -> None:
         elif kind in SERVERS:
             certificate, _ = authority.issue_store(name, kind)
         else:
-            certificate, _ = authority.issue_caller(CallerRole(kind), name)
+            certificate, _ = authority.issue_caller(kind, name)
         _print(f"issued   {certificate}")
     authority.revoke()
     _print(f"renewed  {authority.crl}")
@@ -57,6 +59,32 @@ def retire(folder: Path) -> None:
     _print(f"one CA   {authority.ca}")
 
 
+def broker(folder: Path, names: list[str], site_file: Path, out: Path) -> None:
+    """Write mosquitto.conf and the list of rights, this line's part of it, for clients `<role>:<name>`."""
+    clients = [_split(name) for name in names]
+    if strange := [kind for kind, _ in clients if kind in SERVERS]:
+        raise SettingsError("COMMAND.INVALID", "a server has no rights at the broker", where=strange[0])
+    site = load_site(site_file)
+    topics = Topics(site.enterprise, site.site, site.area, site.line, site.broker.prefix)
+    folder, out = folder.resolve(), out.resolve()
+    own = folder / f"broker-{site.broker.host.replace(':', '_')}.pem"
+    acl, conf = out / "acl", out / "mosquitto.conf"
+    files = rights.BrokerFiles(
+        folder / "ca.pem", own, own.with_suffix(".key"), folder / "crl.pem", acl, out / "persistence"
+    )
+    try:
+        files.folder.mkdir(parents=True, exist_ok=True)
+        known = acl.read_text(encoding="utf-8") if acl.exists() else ""
+        conf.write_text(rights.settings(site.broker.host, site.broker.port, files), encoding="utf-8")
+        part = acl.with_name("acl.part")
+        part.write_text(rights.put(known, rights.rights(topics, clients)), encoding="utf-8")
+        part.chmod(0o600)
+        part.replace(acl)
+    except OSError as error:
+        raise CustodyError("FILE.WRITE", f"cannot be made ({error.strerror})", where=str(out)) from error
+    _print(f"written  {conf}, {acl}: {len(clients)} clients of {topics.base}; SIGHUP makes a running broker read it")
+
+
 def show(folder: Path, *, as_json: bool) -> int:
     """Print what is in a folder and when it ends; return 1 when something ends soon."""
     now = datetime.now(UTC)
@@ -79,8 +107,8 @@ def _facts(one: Ending, now: datetime) -> dict[str, object]:
 def _split(text: str) -> tuple[str, str]:
     kind, _, name = text.partition(":")
     pattern = "[0-9A-Za-z.:-]{1,253}" if kind in SERVERS else "[A-Za-z0-9_-]{1,32}"
-    if kind not in (*SERVERS, *CallerRole) or not re.fullmatch(pattern, name):
-        detail = "name certificates store:<host>, broker:<host> or <role>:<name>, role " + ", ".join(CallerRole)
+    if kind not in (*SERVERS, *CLIENTS) or not re.fullmatch(pattern, name):
+        detail = "name certificates store:<host>, broker:<host> or <role>:<name>, role " + ", ".join(CLIENTS)
         raise SettingsError("COMMAND.INVALID", detail, where=text[:60])
     return kind, name
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sqlite3
 import stat
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import distributions
@@ -97,7 +99,8 @@ def _statement(station: Station, station_file: Path, keys: KeyProvider | None) -
         f"{what} in {path}"
         for path, content in contents.items()
         for what, pattern in _SECRETS.items()
-        if not (path in allowed and what == "private key in PEM") and pattern.search(content)
+        if not (path in allowed and what == "private key in PEM")
+        and (pattern.search(content) or any(pattern.search(value) for value in _values(path, content)))
     ]
     imports = list(_forbidden_imports())
     return {
@@ -123,6 +126,18 @@ def _files(station: Station, station_file: Path) -> Iterator[Path]:
         for one in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
             if one.is_file():
                 yield one
+
+
+def _values(path: Path, content: bytes) -> Iterator[bytes]:
+    """Every value of a SQLite database, whole: on the pages a long one is cut into parts."""
+    if not content.startswith(b"SQLite format 3\0"):
+        return
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        database.text_factory = bytes
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            quoted = name.decode().replace('"', '""')
+            for row in database.execute(f'SELECT * FROM "{quoted}"'):  # noqa: S608 - a table's own name, quoted
+                yield from (value for value in row if isinstance(value, bytes))
 
 
 def _file(path: Path, content: bytes, private: bool) -> dict[str, Any]:

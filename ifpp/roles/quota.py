@@ -10,10 +10,12 @@ from pathlib import Path
 
 import ifpp.wire.production_order as wire
 from ifpp.errors import CustodyError, SettingsError
-from ifpp.line.quota import take_order
+from ifpp.line.intake import IntakeOutcome
+from ifpp.line.quota import check_order, take_order
 from ifpp.model.clock import utc_ms_text
 from ifpp.roles.runtime import beside, open_factory
-from ifpp.settings import load_site
+from ifpp.settings import Site, load_site
+from ifpp.store.factory import Factory
 from ifpp.trust.signer import SoftwareSigner, read_public_key
 
 
@@ -42,25 +44,25 @@ def sign(
     _print(f"{file}: {quantity} units of {sku} until {end}, key {signer.key_id}")
 
 
-def add(site_file: Path, files: list[Path]) -> None:
-    """Take orders in; stops at the first refused one."""
-    site = load_site(site_file)
+def is_order(path: Path) -> bool:
+    """Whether a file that comes in is a production order, by its name."""
+    return path.name.endswith(".production-order.json")
+
+
+def take_file(factory: Factory, site: Site, site_file: Path, path: Path, *, dry_run: bool) -> str:
+    """Take an order in, or only check it; return what became of it, in words. Raises IntakeError QUOTA.*."""
     keys = [read_public_key(beside(site_file, name)) for name in site.quota.keys.values()]
-    factory = open_factory(site, site_file, writer="intake")
     try:
-        for path in files:
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                detail = f"cannot be opened ({error.strerror})"
-                raise SettingsError("SETTINGS.MISSING", detail, where=str(path)) from error
-            here, now = f"{site.enterprise}/{site.site}", datetime.now(UTC)
-            order, new = take_order(factory, content, keys, site=here, now=now, where=path.name)
-            _print(
-                f"{'taken' if new else 'known'}  {order.order_id} version {order.version}: {order.quantity} {order.sku}"
-            )
-    finally:
-        factory.close()
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError("SETTINGS.MISSING", f"cannot be opened ({error.strerror})", where=str(path)) from error
+    here, now = f"{site.enterprise}/{site.site}", datetime.now(UTC)
+    if dry_run:
+        order, what = check_order(content, keys, site=here, now=now, where=path.name)[0], IntakeOutcome.VERIFIED
+    else:
+        order, new = take_order(factory, content, keys, site=here, now=now, where=path.name)
+        what = IntakeOutcome.IMPORTED if new else IntakeOutcome.ALREADY_IMPORTED
+    return f"{what:17} {'order':6} {order.quantity:7} units  {path}"
 
 
 def show(site_file: Path, *, as_json: bool) -> None:

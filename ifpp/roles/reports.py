@@ -35,7 +35,8 @@ def write(site_file: Path, folder: Path) -> None:
     with _desk(site_file) as (site, factory):
         with using_keys(site.keys, site_file) as keys:
             signer, now = signer_for(keys, site.keys, Purpose.REPORT), datetime.now(UTC)
-            written = write_reports(factory, folder, start=_EVER, end=now, now=now, signer=signer)
+            line = site.line if site.mes.enabled else ""
+            written = write_reports(factory, folder, start=_EVER, end=now, now=now, signer=signer, line=line)
         for report in written:
             signed = "signed" if report.signed else "NOT SIGNED"
             _print(f"{report.items:7} items, {report.outstanding} outstanding, {signed}  {report.path}")

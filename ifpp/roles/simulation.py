@@ -12,6 +12,7 @@ from ifpp.sim.doors import DoorPlan, Ports, read_readers
 from ifpp.sim.envelope import encrypt_file
 from ifpp.sim.esbpp import ReportDoor
 from ifpp.sim.fleet import serve_fleet
+from ifpp.sim.mes import Character, Mes, play
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,26 @@ def encrypt(files: list[Path], out: Path, key: Path, key_name: str) -> None:
             encrypt_file(path, out / f"{path.name}.envelope", key.read_bytes(), key_name)
     except (OSError, ValueError) as error:
         raise SettingsError("COMMAND.INVALID", f"cannot be encrypted ({error})", where=str(key)) from error
+
+
+def mes(world: Path, broker: str, base: str, character: Character, out: Path) -> None:
+    """Be the MES of one line until told to stop; `broker` is HOST:PORT. Raises SettingsError for what cannot be."""
+    host, _, port = broker.rpartition(":")
+    orders = sorted((world / "jobs").glob("*.job.json"))
+    try:
+        player = Mes(host, int(port), base, orders, character)
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingsError("COMMAND.INVALID", f"it cannot begin ({error})", where=str(world)) from error
+    asyncio.run(play(player, out))
+
+
+def span(text: str) -> tuple[float, float] | None:
+    """Read "FROM,TO" in seconds, "" is never; raises SettingsError."""
+    try:
+        start, end = map(float, text.split(",")) if text else (0.0, 0.0)
+    except ValueError as error:
+        raise SettingsError("COMMAND.INVALID", "give FROM,TO in seconds", where="--absent") from error
+    return (start, end) if end > start >= 0 else None
 
 
 def smdpf(world: Path, keys: list[Path], port: int) -> None:

@@ -31,7 +31,7 @@ def _supervise(site: Site, site_file: Path, metrics: Metrics, signer: Signer | N
     async def main(stop: asyncio.Event) -> None:
         exposition = metrics.serve(site.supervisor.metrics_port)
         try:
-            async with watched(metrics, clock, tls.files[:2] if tls else ()):
+            async with watched(metrics, clock, tls.files[:2] if tls else ()) as expiry:
                 await run_supervisor(
                     site,
                     factory,
@@ -40,6 +40,7 @@ def _supervise(site: Site, site_file: Path, metrics: Metrics, signer: Signer | N
                     stop=stop,
                     signer=signer,
                     broker_tls=tls.current if tls else None,
+                    ending=lambda: dict(expiry.ending),
                     ready=lambda: say_ready("supervisor", metrics_port=exposition.port),
                 )
         finally:

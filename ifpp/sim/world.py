@@ -214,7 +214,8 @@ def build_world(
 
     Units are dealt to the jobs in turn. `profile_kb` is the range of profile sizes in 1000 bytes, each type comes in
     four sizes spread over it; `template` takes this SAIP package for every profile instead. `ppk` None takes
-    session-key and random-key mode in turn. `dm_master`: see Eum. `faults` units, chosen by the seed, get the `fault_classes` in turn.
+    session-key and random-key mode in turn. `dm_master`: see Eum. `faults` units, chosen by the seed, get
+    the `fault_classes` in turn.
     Raises ValueError for numbers that do not fit together.
     """
     if not 0 <= faults <= units or not len(jobs) <= units or not jobs:

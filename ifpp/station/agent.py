@@ -17,9 +17,21 @@ from ifpp.errors import CustodyError, ServiceError
 from ifpp.hw.port import make_port
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
+from ifpp.model.alarms import ActiveAlarms, AlarmAnswer
 from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
-from ifpp.model.messages import Ack, Birth, HeadBirth, JobState, OperatorAction, OutboxRange, StationState
+from ifpp.model.messages import (
+    Ack,
+    Birth,
+    HeadAnswer,
+    HeadBirth,
+    JobState,
+    Online,
+    OperatorAction,
+    OutboxRange,
+    StationState,
+)
 from ifpp.settings import People, Site, Station
+from ifpp.station.alarm_watch import ALARM, AlarmWatch
 from ifpp.station.board import Ahead, Board
 from ifpp.station.cache import Cache
 from ifpp.station.commands import NAMES, Commands
@@ -36,6 +48,7 @@ from ifpp.station.prefetch import Prefetch
 from ifpp.station.pump import Pump
 from ifpp.station.records import OutboxRow
 from ifpp.station.recovery import recover
+from ifpp.station.route import Route
 from ifpp.station.supplier import Supplier
 from ifpp.station.watch import Watch
 from ifpp.station.window import FOR_SCREENS, SILENT_S, Window
@@ -82,10 +95,12 @@ class Agent:
         self._jobs = Jobs(station.id)
         self._board = Board(station.id, journal.boot_id, clock)
         self._gate = Gate()
-        self._lives = Lives(station.heads, station.life, station_id=station.id, boot_id=journal.boot_id, clock=clock)
+        self._lives = Lives(station.heads, station.life, clock=clock)
         self._lock = Lock(self._gate)
         self._commands = Commands(station.id, self._lives, self._board, journal, metrics, clock, self._lock)
-        self._asked_on = {self._topics.command(station.id, name): name for name in NAMES}
+        self._route = Route(self._ask_route, deadline_ms=site.mes.route_ms) if site.mes.enabled else None
+        self._told_route = self._topics.reply(station.id, "route_check")
+        self._asked_on = {self._topics.command(station.id, name): name for name in (*NAMES, ALARM)}
         self._watch = Watch(journal, self._gate, station.outbox, metrics, clock)
         self._pump = Pump(journal, self._send, station.outbox, clock, node_id=station.id)
         self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s, tls=tls.current if tls else None)
@@ -107,10 +122,21 @@ class Agent:
         )
         self._operator = ""
         self._window = window and Window(
-            *window, clock, idle_s=station.window.idle_s, obey=self._commands.obey, passing=self._passed
+            *window, clock, idle_s=station.window.idle_s, obey=self._do, passing=self._passed
         )
         self._shown_on = {f"{self._topics.base}/{at}": at for at in FOR_SCREENS if window}
         self._stopping = asyncio.Event()
+        self._alarms = AlarmWatch(
+            station.id,
+            lives=self._lives,
+            board=self._board,
+            gate=self._gate,
+            journal=journal,
+            metrics=metrics,
+            clock=clock,
+            connected=lambda: self._bus.connected,
+            publish=self._publish_alarms,
+        )
         self._bus = BusClient(
             BrokerAddress(site.broker.host, site.broker.port, tls=tls.current if tls and site.broker.tls else None),
             self._topics,
@@ -120,8 +146,9 @@ class Agent:
                 self._topics.ack(station.id),
                 self._topics.job,
                 self._topics.birth(LINE_NODE),
+                *([self._told_route] if self._route else ()),
                 *self._asked_on,
-                *self._shown_on,
+                *dict.fromkeys((self._topics.online(LINE_NODE), *self._shown_on)),
             ],
             next_session=lambda: asyncio.wrap_future(journal.next_session()),
             on_connected=self._on_connected,
@@ -143,6 +170,7 @@ class Agent:
             stopping=self._stopping,
             at_edge=at_edge,
             permits=permits,
+            route=self._route,
         )
         self._heads = [Head(head_id, make_port(head.port, head.lamp), floor) for head_id, head in station.heads.items()]
 
@@ -156,10 +184,13 @@ class Agent:
         self._journal.watch(lambda fault: loop.call_soon_threadsafe(self._watch.trouble, fault))
         self._journal.on_event = partial(loop.call_soon_threadsafe, self._pump.wake)
         try:
-            await recover(self._journal, self._station.id, self._station.heads, self._clock)
+            await recover(
+                self._journal, self._station.id, self._station.heads, self._clock, material=self._route is not None
+            )
             lives = await asyncio.wrap_future(self._journal.lives())
             self._lives.restore(lives)
             self._lock.restore(lives)
+            self._alarms.restore(lives)
             await self._work(stop, ready)
         finally:
             self._journal.on_event = lambda: None
@@ -171,6 +202,7 @@ class Agent:
             tasks.create_task(self._bus.run(disconnect), name="bus")
             tasks.create_task(self._pump.run(quiet), name="pump")
             tasks.create_task(self._snapshots(quiet), name="snapshots")
+            tasks.create_task(self._alarms.run(quiet), name="alarms")
             if self._window is not None:
                 tasks.create_task(self._window.run(quiet), name="window")
                 tasks.create_task(self._look_in(self._window, quiet), name="look in")
@@ -194,26 +226,36 @@ class Agent:
         # way of a unit, step 9
         await self._bus.publish(self._topics.event(self._station.id, row.name), row.body)
 
+    async def _ask_route(self, document: bytes) -> None:
+        await self._bus.publish(self._topics.question(self._station.id, "route_check"), document)
+
     async def _on_connected(self, session: int) -> None:
         await self._bus.publish(
             self._topics.birth(self._station.id), msgspec.json.encode(await self._birth(session)), retain=True
         )
         await self._publish_state()
+        self._alarms.forget_said()
         self._pump.connected(yes=True)
 
     async def _on_message(self, message: Inbound) -> None:
         try:
             if message.topic == self._topics.ack(self._station.id):
-                await self._pump.acknowledge(msgspec.json.decode(message.payload, type=Ack))
+                ack = msgspec.json.decode(message.payload, type=Ack)
+                self._alarms.note_time(ack.ts)
+                await self._pump.acknowledge(ack)
             elif message.topic == self._topics.job:
                 self._jobs.update(msgspec.json.decode(message.payload, type=JobState))
                 self._show(f"{LINE_NODE}/state/job", message.payload)
                 if self._prefetch is not None:
                     await self._prefetch.note_job(message.payload)
+            elif message.topic == self._told_route and self._route is not None:
+                self._route.hear(message.payload)
             elif message.topic in self._asked_on:
                 await self._obey(message)
-            elif message.topic in self._shown_on:
-                self._show(self._shown_on[message.topic], message.payload)
+            elif message.topic in self._shown_on or message.topic == self._topics.online(LINE_NODE):
+                if message.topic == self._topics.online(LINE_NODE) and message.payload:
+                    self._alarms.note_line(msgspec.json.decode(message.payload, type=Online))
+                self._show(self._shown_on.get(message.topic, ""), message.payload)
             elif message.payload:
                 epoch = msgspec.json.decode(message.payload, type=Birth).epoch
                 if epoch is not None:
@@ -222,18 +264,23 @@ class Agent:
             log.error("document ignored", topic=message.topic, reason=str(error))
 
     def _show(self, at: str, document: bytes) -> None:
-        if self._window is not None and document:
+        if self._window is not None and at and document:
             self._window.show(at, document)
 
     async def _obey(self, message: Inbound) -> None:
         if message.retained:
             return  # nobody knows how old it is
         name = self._asked_on[message.topic]
-        answer = await self._commands.obey(name, message.payload)
+        answer = await self._do(name, message.payload)
         try:
             await self._bus.publish(self._topics.answer(self._station.id, name), msgspec.json.encode(answer))
         except ServiceError as error:
             log.warning("answer not sent", request=answer.request_id, code=error.code)
+
+    async def _do(self, name: str, payload: bytes) -> HeadAnswer | AlarmAnswer:
+        if name == ALARM:
+            return await self._alarms.obey(payload)
+        return await self._commands.obey(name, payload)
 
     async def _birth(self, session: int) -> Birth:
         now = self._clock.now()
@@ -324,6 +371,11 @@ class Agent:
             target=self._station.id,
         )
         self._journal.events([("operator_action", event)])
+
+    async def _publish_alarms(self, alarms: ActiveAlarms) -> None:
+        payload = msgspec.json.encode(alarms)
+        self._show(f"{self._station.id}/state/alarms", payload)
+        await self._bus.publish(self._topics.alarms(self._station.id), payload, retain=True)
 
     async def _publish_state(self) -> None:
         state = self._state()

@@ -11,8 +11,20 @@ import msgspec
 from ifpp import __version__
 from ifpp.errors import Blame, CardError, IfppError, Retry, TransportError
 from ifpp.fpa.load import Verdict
+from ifpp.fpa.remove import Removal
 from ifpp.model.clock import utc_ms_text, uuid7
-from ifpp.model.messages import ClaimedPackage, Defect, Job, Link, ProfileResult, SealProof, UnitRef, UnitResultEvent
+from ifpp.model.messages import (
+    ClaimedPackage,
+    Defect,
+    Job,
+    Link,
+    ProfileResult,
+    RemovedProfile,
+    RouteNote,
+    SealProof,
+    UnitRef,
+    UnitResultEvent,
+)
 from ifpp.model.states import Disposition, Lamp, OutcomeClass, PackageState, Phase, UnitResult
 from ifpp.station.life import Finding, Seating
 from ifpp.station.records import ClosedUnit, Events, Hold, SettledPackage
@@ -30,6 +42,7 @@ _RESULT_OF_BLAME = {
 class Attempt:
     """What is known of the unit on a head; grows while the unit goes its way.
 
+    `removals`: by package, how its profile left the chip, or why that is not known; `stock`: not to be sealed.
     `lease_id`: the claim that holds its packages; another one than the attempt where they were claimed ahead.
     """
 
@@ -45,10 +58,14 @@ class Attempt:
     sn: str = ""
     number: int = 1
     loads: list[tuple[ClaimedPackage, Verdict]] = field(default_factory=list)
+    removals: dict[str, tuple[ClaimedPackage, Removal | IfppError]] = field(default_factory=dict)
+    rework_id: str = ""
+    stock: bool = False
     fault: IfppError | None = None
     seal: SealProof | None = None
     link: Link | None = None
     firmware: str = ""
+    route: RouteNote | None = None
     aborted: bool = False
 
     def conclude(self, package: ClaimedPackage, verdict: Verdict) -> None:
@@ -60,6 +77,13 @@ class Attempt:
     def unknown(self) -> bool:
         """True while the fate of a package is open."""
         return any(verdict.state is PackageState.UNKNOWN for _, verdict in self.loads)
+
+    @property
+    def told_by_chip(self) -> list[int]:
+        """Sequence numbers of what the chip keeps for its servers, and what is stored here with this attempt."""
+        removals = (removal for _, removal in self.removals.values() if isinstance(removal, Removal))
+        notices = [removal.notice.seq_number for removal in removals if removal.notice is not None]
+        return notices + [verdict.pir.seq_number for _, verdict in self.loads if verdict.pir is not None]
 
     @property
     def finished_before(self) -> bool:
@@ -108,7 +132,7 @@ class Attempt:
     def disposition(self, reseats: int) -> Disposition:
         """What happens to the unit next; a unit is seated again at most `reseats` times."""
         if self.fault is None or self.finished_before:
-            return Disposition.CONTINUE
+            return Disposition.STOCK if self.stock and self.fault is None else Disposition.CONTINUE
         again = self.fault.fault.retry in (Retry.RESEAT, Retry.SAME_PACKAGE)
         again = again or (self.fault.fault.blame is Blame.STATION and self.fault.fault.retry is Retry.LATER)
         if again and self.seatings <= reseats:
@@ -180,11 +204,14 @@ class Attempt:
             load_ms=load_ms,
             handling_ms=max(0, cycle_ms - load_ms),
             profiles=[_profile(package, verdict, self._lease_id) for package, verdict in self.loads],
+            removed=[_removed(package, removal) for package, removal in self.removals.values()],
+            rework_id=self.rework_id,
             defects=[] if self.fault is None else [self._defect(self.fault)],
             seal=self.seal,
             link=self.link,
             firmware=self.firmware,
             sw_version=__version__,
+            route_check=self.route,
         )
 
     @property
@@ -200,6 +227,17 @@ def under_way(iccid: str) -> Verdict:
     """What is to be believed of a package from the intent to send it until the chip or the store says otherwise."""
     fault = CardError("STATION.DIED", "sent, and nobody was there to take the result", where=f"ICCID {iccid}")
     return Verdict(PackageState.UNKNOWN, spent=False, fault=fault, pir=None)
+
+
+def _removed(package: ClaimedPackage, removal: Removal | IfppError) -> RemovedProfile:
+    told = RemovedProfile(package_id=package.package_id, iccid=package.iccid, state="GONE")
+    if isinstance(removal, IfppError):
+        told.state = "PRESENT" if removal.code == "EUICC.NOT_REMOVED" else "UNKNOWN"
+        told.error = f"{removal.code}: {removal.detail}"
+        return told
+    told.result = removal.result
+    told.notification_b64 = "" if removal.notice is None else base64.b64encode(removal.notice.raw).decode()
+    return told
 
 
 def settled(attempt_id: str, package: ClaimedPackage, verdict: Verdict) -> SettledPackage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -23,6 +24,7 @@ CODE_DEAD = 5000
 CODE_REPAIR = 5300
 
 _SHOWN_UNITS = 100
+_REMEMBERED = 1000
 _STATE_OF_CODE = {1: E10.PRD, 2: E10.SBY, 3: E10.ENG, 4: E10.SDT, 5: E10.UDT, 6: E10.NST}
 
 
@@ -43,6 +45,7 @@ class _HeadRow:
     to_load: int = 0
     lamp: str = ""
     fault: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ _NOTHING = Ahead()
 class Board:
     """The heads of one station by id. Lives on the event loop; readers take `document`.
 
-    `changes` counts what the line is told, `moves` the progress that only those see who look at this moment.
+    `changes` counts what the line is told, `moves` the progress that only those see who look at this moment;
+    `verdicts` are (head, EID or "", fault or "") of the last units, for whoever takes them out.
     """
 
     station_id: str
@@ -79,6 +83,7 @@ class Board:
     rows: dict[str, _HeadRow] = field(default_factory=dict)
     changes: int = 0
     moves: int = 0
+    verdicts: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def add(self, head_id: str) -> None:
         """Put a head on the board, standing by for units."""
@@ -90,6 +95,7 @@ class Board:
         row = self.rows[head_id]
         old, old_code, old_since = row.e10, row.code, row.entered_s
         row.phase, row.code = phase, code
+        row.reason = reason if phase is Phase.REFUSING else ""
         if phase is Phase.EMPTY:
             row.eid, row.sn = "", ""
         row.e10 = _STATE_OF_CODE[code // 1000]
@@ -131,6 +137,7 @@ class Board:
         """Count a verdict of a head; `lamp` says what becomes of the unit, `fault` is the code of what went wrong."""
         row = self.rows[head_id]
         row.last, row.lamp, row.fault = result, str(lamp), fault
+        self.verdicts.append((head_id, row.eid, fault))
         if result is UnitResult.PASS:
             row.ok += 1
         else:
@@ -154,7 +161,7 @@ class Board:
             ok=row.ok,
             ng=row.ng,
             blocked=row.phase is Phase.REFUSING or bool(row.life.blocked),
-            reason=row.life.blocked,
+            reason=row.life.blocked or row.reason,
             cycles=row.life.cycles,
             maintenance_due=row.life.maintenance_due,
             contact_failures=row.life.contact[0],

@@ -14,12 +14,11 @@ from ifpp.errors import FAULTS, CustodyError, IfppError, SettingsError
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, utc_ms_text, uuid7
-from ifpp.model.messages import Alarm, HeadAnswer, HeadCommand, OperatorAction
+from ifpp.model.messages import HeadAnswer, HeadCommand, OperatorAction
 from ifpp.station.board import Board, show_life
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
 from ifpp.station.lock import LOCK_ROW, Lock
-from ifpp.station.records import Events
 
 BLOCK_HEAD, CHANGE_SOCKET, LOCK, UNLOCK = "block_head", "change_socket", "lock", "unlock"
 NAMES = (BLOCK_HEAD, CHANGE_SOCKET, LOCK, UNLOCK)
@@ -92,10 +91,10 @@ class Commands:
     async def _carry_out(self, action: str, command: HeadCommand) -> HeadAnswer:
         head_id, by = command.head_id, command.operator_id.strip()
         if action in _OF_STATION:
-            text, alarms = self._lock.turn(action, by, command.reason.strip()), []
+            text = self._lock.turn(action, by, command.reason.strip())
             target, kept_lives = self._station_id, {LOCK_ROW: self._lock.row()}
         else:
-            text, alarms = self._act(action, head_id, by, command.reason.strip())
+            text = self._act(action, head_id, by, command.reason.strip())
             show_life(head_id, self._lives, self._board, self._metrics)
             target, kept_lives = head_id, {head_id: self._lives.row(head_id)}
         now = self._clock.now()
@@ -111,8 +110,7 @@ class Commands:
             comment=command.reason.strip(),
         )
         log.warning("operator", action=action, target=target, by=by, reason=done.comment)
-        events: Events = [("operator_action", done), *(("alarm", alarm) for alarm in alarms)]
-        kept = self._journal.events(events, kept_lives)
+        kept = self._journal.events([("operator_action", done)], kept_lives)
         self._unstored.add(command.request_id)
         kept.stored.add_done_callback(lambda _stored: self._unstored.discard(command.request_id))
         try:
@@ -124,20 +122,20 @@ class Commands:
             return self._answer(command, "ACCEPTED", f"{text}; recorded later. {advice}", "JOURNAL.WRITE")
         return self._answer(command, "ACCEPTED", text)
 
-    def _act(self, action: str, head_id: str, by: str, reason: str) -> tuple[str, list[Alarm]]:
+    def _act(self, action: str, head_id: str, by: str, reason: str) -> str:
         lives = self._lives
         before = lives[head_id].blocked
         if action == "BLOCK_HEAD":
             lives.quarantine(head_id, by, reason)
-            return (f"in quarantine already ({before})" if before else "in quarantine; a seated unit is finished"), []
+            return f"in quarantine already ({before})" if before else "in quarantine; a seated unit is finished"
         if action == "UNBLOCK_HEAD":
-            ended = lives.release(head_id, by)
-            return (f"released ({before})" if before else "was in no quarantine; its counts begin anew"), ended
+            lives.release(head_id, by)
+            return f"released ({before})" if before else "was in no quarantine; its counts begin anew"
         cycles = lives[head_id].record.cycles
-        ended = lives.change_socket(head_id, by)
+        lives.change_socket(head_id, by)
         return f"new socket noted, the old one had {cycles} insertions" + (
             f"; still in quarantine ({before})" if before else ""
-        ), ended
+        )
 
     def _answer(self, command: HeadCommand, status: str, text: str, code: str = "") -> HeadAnswer:
         now, head_id = self._clock.now(), command.head_id

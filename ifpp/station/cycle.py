@@ -22,6 +22,7 @@ from ifpp.errors import (
 from ifpp.fpa.chip import Chip, Identity, is_locked
 from ifpp.fpa.fit import Wanted, preflight
 from ifpp.fpa.load import Order, Verdict, load, prepare, read_back, require_listed
+from ifpp.fpa.remove import remove
 from ifpp.fpa.seal import seal
 from ifpp.fpa.settle import settle
 from ifpp.hw.owner import Owner
@@ -84,6 +85,8 @@ class Cycle:
         self._floor.board.seat(self._head_id, eid, attempt.sn)
         attempt.seatings = self._floor.lives[self._head_id].seated(eid)
         self._step(attempt, Phase.IDENTIFIED)
+        if self._floor.route is not None:
+            await self._floor.route.check(attempt, self._floor, self._without_answer)
         claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self._head_id}")
         try:
             attempt.number, identity, block_size = await asyncio.gather(
@@ -99,9 +102,12 @@ class Cycle:
         supply = await claimed  # the store and the journal answer while the chip is read
         self._floor.at_edge(Edge.CLAIMED)
         self._step(attempt, Phase.CLAIMED)
-        asked = self._ask_permit(identity)
+        attempt.rework_id, attempt.stock = supply.claim.rework_id, self._ends_in_stock(supply.claim)
+        asked = None if attempt.stock else self._ask_permit(identity)
         try:
             await self._install(attempt, identity, supply)
+            if attempt.stock:
+                return
             self._step(attempt, Phase.SEALING)
             permit = await asked if asked is not None else None
         except IfppError:
@@ -121,6 +127,15 @@ class Cycle:
             lpa_answers=proof.lpa_answers,
         )
         self._floor.at_edge(Edge.SEALED)
+
+    def _ends_in_stock(self, claim: Claim) -> bool:
+        """Whether the unit stays open for rework: so the recipe wants it, or nothing is left on its chip."""
+        emptied = claim.remove and not (claim.packages or claim.unresolved or claim.installed)
+        return bool(emptied) or self._floor.settings.recipe.finish == "stock"
+
+    def _without_answer(self, code: str) -> None:
+        """The unit waits for its route check ("": no more), and the board says so."""
+        self._enter(Phase.IDENTIFIED, CODE_NO_HOST if code else CODE_REGULAR_WORK, reason=code)
 
     def _ask_permit(self, identity: Identity) -> asyncio.Task[Permit] | None:
         """Ask for the permit of the sealing while the package is loaded; a locked chip needs none."""
@@ -221,6 +236,10 @@ class Cycle:
         key = floor.trust.euicc(base64.b64decode(claim.euicc_certificate_b64), chain, identity.eid, floor.clock.now())
         if is_locked(identity.status) and claim.packages:
             raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
+        for package in claim.remove:
+            await self._remove(attempt, package, key)
+        if claim.remove:  # there is more room now
+            identity = await self._owner.call(self._chip.identify, identity.eid)
         for package in claim.unresolved:
             await self._resolve(attempt, identity, package, supply, key)
         if claim.installed:
@@ -228,6 +247,29 @@ class Cycle:
         self._preflight(identity, supply, claim.packages)
         for package in claim.packages:
             await self._load(attempt, package, supply.orders[package.package_id], key)
+
+    async def _remove(self, attempt: Attempt, package: ClaimedPackage, key: EuiccKey) -> None:
+        """Rework: the intent, then the chip, then its word. Nothing on a chip is taken back, so nothing is asked twice.
+
+        Wherever this process dies, the chip is read again and says itself what is gone.
+        """
+        floor = self._floor
+        died = CardError("STATION.DIED", "nobody was there to hear the chip", where=f"ICCID {package.iccid}")
+        attempt.removals[package.package_id] = (package, died)
+        await asyncio.wrap_future(floor.journal.removing(attempt.attempt_id, self._will(attempt)))
+        floor.at_edge(Edge.REMOVING)
+        try:
+            removal = await self._owner.call(remove, self._chip, Iccid(package.iccid), key)
+        except IfppError as error:
+            attempt.removals[package.package_id] = (package, error)
+            raise
+        floor.at_edge(Edge.REMOVED)
+        attempt.removals[package.package_id] = (package, removal)
+        log.info("removed", head=self._head_id, eid=attempt.eid, iccid=package.iccid, result=removal.result)
+        try:
+            await asyncio.wrap_future(floor.journal.removing(attempt.attempt_id, self._will(attempt)))
+        except CustodyError as error:  # the chip says it again
+            log.warning("removal not noted", head=self._head_id, eid=attempt.eid, code=error.code)
 
     def _preflight(self, identity: Identity, supply: Supply, packages: list[ClaimedPackage]) -> None:
         """Refuse what does not fit before any of it is sent."""

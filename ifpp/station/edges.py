@@ -7,9 +7,11 @@ from enum import StrEnum
 
 
 class Edge(StrEnum):
-    """Passed in this order; JOURNALLED to SETTLED once for each package."""
+    """Passed in this order; JOURNALLED to SETTLED once for each package, REMOVING and REMOVED for each of a rework."""
 
     CLAIMED = "CLAIMED"  # the store has leased the packages to this attempt
+    REMOVING = "REMOVING"  # the journal says that a profile leaves the chip, the chip does not know
+    REMOVED = "REMOVED"  # the chip has deleted it, nobody has written that
     INTENDING = "INTENDING"  # nothing is written yet
     JOURNALLED = "JOURNALLED"  # the journal says SENT, the store does not know
     SENT = "SENT"  # both know, no byte of the package has left

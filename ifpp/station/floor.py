@@ -15,6 +15,7 @@ from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
 from ifpp.station.permits import Permits
+from ifpp.station.route import Route
 from ifpp.station.serials import FixtureSerials, Serials
 from ifpp.station.supplier import Supplier
 from ifpp.trust.chain import TrustStore
@@ -24,7 +25,8 @@ from ifpp.trust.chain import TrustStore
 class Floor:
     """The station around a head. `at_edge` is called at every named instant of a unit's way (see `Edge`).
 
-    `permits`: where chips that obey the device maker alone get his word from; None: nobody is asked.
+    `permits`: where chips that obey the device maker alone get his word from; None: nobody is asked. `route`: the way
+    to the plant's MES; None: there is none, nobody is asked and what was used up is not told.
     """
 
     settings: Station
@@ -40,4 +42,5 @@ class Floor:
     stopping: asyncio.Event
     at_edge: AtEdge = pass_by
     permits: Permits | None = None
+    route: Route | None = None
     serials: Serials = FixtureSerials()  # noqa: RUF009 - without a state

@@ -13,7 +13,7 @@ from ifpp.hw.owner import Owner
 from ifpp.hw.port import CardPort
 from ifpp.log import get_logger
 from ifpp.model.clock import pause, uuid7
-from ifpp.model.messages import StateChanged
+from ifpp.model.messages import Job, StateChanged, UnitResultEvent
 from ifpp.model.states import E10, Lamp, Phase
 from ifpp.station.attempt import Attempt
 from ifpp.station.board import (
@@ -29,6 +29,7 @@ from ifpp.station.cycle import Cycle
 from ifpp.station.edges import Edge
 from ifpp.station.floor import Floor
 from ifpp.station.life import Finding
+from ifpp.station.material import used_up
 from ifpp.station.records import Events, Kept
 
 _POLL_S = 0.5
@@ -91,7 +92,12 @@ class Head:
                 await self._quarantined()
                 continue
             job = await floor.jobs.current()
+            if job is not None and floor.jobs.waits(job):
+                await self._await_release(job)
+                continue
             if job is None or not await self._owner.call(self._port.wait_seated, _POLL_S) or self._closed:
+                continue
+            if not floor.jobs.begin(job):
                 continue
             now = floor.clock
             attempt = Attempt(uuid7(now.now()), self.head_id, job, now.now(), now.monotonic(), seatings=1)
@@ -116,6 +122,17 @@ class Head:
         await first_of(self._floor.gate.opened(), self._floor.stopping.wait())
         if not self._floor.stopping.is_set():
             await self._stand_by()
+
+    async def _await_release(self, job: Job) -> None:
+        """Take no unit of a job order whose first articles are shown, until a person has released it."""
+        floor = self._floor
+        self._enter(Phase.REFUSING, CODE_STAND_BY, reason="GATE.NOT_RELEASED")
+        await self._owner.call(self._port.lamp, Lamp.HOLD)
+        while floor.jobs.job_order_id == job.job_order_id and floor.jobs.waits(job) and not self._closed:
+            await first_of(floor.jobs.changed(), floor.stopping.wait(), pause(floor.clock, _POLL_S, floor.stopping))
+            if floor.stopping.is_set():
+                return
+        await self._stand_by()
 
     async def _quarantined(self) -> None:
         """Take no unit until a person lets the head work again."""
@@ -194,12 +211,20 @@ class Head:
         )
         fault = "" if attempt.fault is None else attempt.fault.code
         floor.board.count(self.head_id, attempt.result, attempt.lamp(reseats), fault)
-        alarms = floor.lives.close(self.head_id, attempt.seating(reseats))
+        floor.lives.close(self.head_id, attempt.seating(reseats))
         show_life(self.head_id, floor.lives, floor.board, floor.metrics)
         passages = floor.board.enter(self.head_id, Phase.VERDICT, CODE_BLOCKED)
         self._count_states(passages)
-        told: Events = [("unit_result", result), *(("alarm", alarm) for alarm in alarms)]
-        return told + [("state_changed", passage) for passage in passages]
+        return [("unit_result", result), *self._used(result), *(("state_changed", passage) for passage in passages)]
+
+    def _used(self, result: UnitResultEvent) -> Events:
+        """What the unit used up, where an MES wants to know."""
+        floor, head_id = self._floor, self.head_id
+        if floor.route is None:
+            return []
+        due, cycles = floor.settings.life.socket_cycles_due, floor.lives[head_id].record.cycles
+        socket_id = floor.settings.heads[head_id].socket_id
+        return used_up(result, socket_id=socket_id, remaining=max(0, due - cycles) if due else None)
 
     async def _until_stored(self, attempt: Attempt, record: Kept) -> bool:
         """The verdict is known and its record is not on the disk: the unit is held where it is until it is.
@@ -232,12 +257,11 @@ class Head:
 
     async def _forget(self, attempt: Attempt) -> None:
         """The result is stored here: the device need not report it again. Losing this step harms nothing."""
-        for _, verdict in attempt.loads:
-            if verdict.pir is not None:
-                try:
-                    await self._owner.call(self._chip.forget, verdict.pir.seq_number)
-                except IfppError as error:
-                    log.warning("result stays on the chip", head=self.head_id, eid=attempt.eid, code=error.code)
+        for number in attempt.told_by_chip:
+            try:
+                await self._owner.call(self._chip.forget, number)
+            except IfppError as error:
+                log.warning("result stays on the chip", head=self.head_id, eid=attempt.eid, code=error.code)
 
     async def _pause(self) -> None:
         await pause(self._floor.clock, self._floor.settings.deadlines.reconnect_s, self._floor.stopping)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ifpp.model.messages import Job, JobState
+from ifpp.model.messages import FirstArticles, Job, JobState
 
 _WORKING = frozenset({"READY", "RUNNING"})
 
@@ -19,6 +19,8 @@ class Jobs:
         self._station_id = station_id
         self._job: Job | None = None
         self._changed = asyncio.Event()
+        self._first: dict[str, FirstArticles] = {}
+        self._begun: dict[str, int] = {}
         self.heard = False
 
     def update(self, state: JobState) -> None:
@@ -26,6 +28,11 @@ class Jobs:
         mine = [job for job in state.jobs if not job.stations or self._station_id in job.stations]
         working = [job for job in mine if job.dispatch_status in _WORKING]
         self._job = min(working, key=lambda job: (-job.priority, job.due_at or "~"), default=None)
+        for name, before in self._first.items():  # attempts that the line knows now are in its numbers
+            known = state.first_articles[name].made.get(self._station_id, 0) if name in state.first_articles else 0
+            begun = self._begun.get(name, 0) - max(0, known - before.made.get(self._station_id, 0))
+            self._begun[name] = max(0, begun)
+        self._first = state.first_articles
         self.heard = True
         self._changed.set()
 
@@ -39,6 +46,26 @@ class Jobs:
             except TimeoutError:
                 return None
         return self._job
+
+    def waits(self, job: Job) -> bool:
+        """Whether this station has shown what it makes, or is about to, and a person has still to release it."""
+        first = self._first.get(job.job_order_id)
+        if first is None:
+            return False
+        return first.left.get(self._station_id, first.wanted) <= self._begun.get(job.job_order_id, 0)
+
+    def begin(self, job: Job) -> bool:
+        """Count a unit of a job that is not open for series; False when none may be begun now."""
+        if self.waits(job):
+            return False
+        if job.job_order_id in self._first:
+            self._begun[job.job_order_id] = self._begun.get(job.job_order_id, 0) + 1
+        return True
+
+    async def changed(self) -> None:
+        """Wait for the line's next word."""
+        self._changed.clear()
+        await self._changed.wait()
 
     @property
     def job_order_id(self) -> str:

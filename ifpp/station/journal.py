@@ -36,7 +36,7 @@ from ifpp.station.records import (
     SettledPackage,
     Whereabouts,
 )
-from ifpp.station.tables import SCHEMA_VERSION, SINCE_3, TABLES
+from ifpp.station.tables import SCHEMA_VERSION, SINCE_3, TABLES, put_life, put_place, put_will
 from ifpp.station.writer import Change, Outcome, Writer
 
 _RESOLVE = (
@@ -126,7 +126,7 @@ class Journal:
             for name, event in events:
                 self._append(connection, name, event)
             for name, where in resources.items():
-                _place(connection, name, where)
+                put_place(connection, name, where)
             connection.execute(
                 "INSERT INTO meta VALUES ('running', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                 (self.boot_id,),
@@ -144,10 +144,7 @@ class Journal:
         now = utc_ms_text(self._clock.now())
 
         def change(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT INTO will VALUES (?, ?) ON CONFLICT (attempt_id) DO UPDATE SET body = excluded.body",
-                (package.attempt_id, will),
-            )
+            put_will(connection, package.attempt_id, will)
             connection.execute(
                 "INSERT INTO package VALUES (?, ?, ?, ?, ?, ?, ?, 'SENT', 0, '', NULL, ?, NULL, '')",
                 (
@@ -163,6 +160,10 @@ class Journal:
             )
 
         return self._writer.write(change)
+
+    def removing(self, attempt_id: str, will: bytes) -> Future[None]:
+        """Write what is to be told if this process dies while a profile leaves the chip; wait as for `sent`."""
+        return self._writer.write(lambda connection: put_will(connection, attempt_id, will))
 
     def settled(self, package: SettledPackage, will: bytes) -> Future[None]:
         """Write what became of a sent package, before its result is removed from the chip; `will` as of `sent`."""
@@ -234,7 +235,7 @@ class Journal:
             for name, event in events:
                 self._append(connection, name, event)
             for head_id, life in (lives or {}).items():
-                _live(connection, head_id, life)
+                put_life(connection, head_id, life)
 
         return self._writer.keep(change)
 
@@ -413,7 +414,7 @@ class Journal:
         if unit.eid:
             self._hold_or_free(connection, unit)
         if unit.life is not None:
-            _live(connection, *unit.life)
+            put_life(connection, *unit.life)
         for name, event in unit.events:
             self._append(connection, name, event)
 
@@ -436,7 +437,7 @@ class Journal:
             (event.seq, event.id, name, msgspec.json.encode(event), utc_ms_text(self._clock.now())),
         )
         if isinstance(event, StateChanged):
-            _place(connection, event.resource, Whereabouts(event.new, event.new_code, event.ts))
+            put_place(connection, event.resource, Whereabouts(event.new, event.new_code, event.ts))
 
     def _prove(self, connection: sqlite3.Connection) -> None:
         connection.execute(
@@ -448,20 +449,6 @@ class Journal:
         if self._appended:
             self._appended = False
             self.on_event()
-
-
-def _live(connection: sqlite3.Connection, head_id: str, life: bytes) -> None:
-    connection.execute(
-        "INSERT INTO life VALUES (?, ?) ON CONFLICT (head_id) DO UPDATE SET body = excluded.body", (head_id, life)
-    )
-
-
-def _place(connection: sqlite3.Connection, name: str, where: Whereabouts) -> None:
-    connection.execute(
-        "INSERT INTO resource VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET e10 = excluded.e10, code = excluded.code, since = excluded.since",
-        (name, where.e10, where.code, where.since),
-    )
 
 
 class _File:

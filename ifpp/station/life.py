@@ -13,14 +13,13 @@ Sources: line contract 5.5 (head health), 6.2 (alarms).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
 from ifpp.model.clock import Clock, utc_ms_text, uuid7
-from ifpp.model.messages import Alarm
 from ifpp.settings import Life as LifeSettings
 from ifpp.station.odds import is_worse, smoothed
 
@@ -29,13 +28,6 @@ BY_HAND = "BY_HAND"
 """The code of a quarantine that a person ordered."""
 ALARMS = (CONTACT_STREAK, FAIL_STREAK, WORN, DUE)
 
-_PRIORITY = {CONTACT_STREAK: 2, FAIL_STREAK: 2, WORN: 3, DUE: 3}
-_ACTION = {
-    CONTACT_STREAK: "Clean or change the socket of this head, then release the head by name.",
-    FAIL_STREAK: "Call quality; release the head by name when they agree.",
-    WORN: "Change the socket of this head at the next stop.",
-    DUE: "Plan a change of this head's socket; then say so by name.",
-}
 _LONGEST_STREAK = 100  # units; no limit is set higher
 _CALM = 0.95  # a warning ends when the head is no longer worse even at this confidence
 _NEWEST = 0.1  # weight of the newest load in the mean time
@@ -75,11 +67,24 @@ class Quarantine(msgspec.Struct, kw_only=True):
 
 
 class Raised(msgspec.Struct, kw_only=True):
-    """An alarm that stands."""
+    """The cause of an alarm that stands; `ifpp.station.alarm_watch` makes the alarm of it."""
 
     alarm_id: str
     first_at: str
     text: str
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The cause of an alarm came (`standing`) or went; `by` is the person who saw to it, "" when it went by itself."""
+
+    head_id: str
+    code: str
+    what: Raised
+    standing: bool
+    by: str = ""
 
 
 class LifeRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -196,16 +201,16 @@ class HeadLife:
 
 
 class Lives:
-    """The heads of one station, each judged against the others. Every change returns the alarms it raised or ended."""
+    """The heads of one station, each judged against the others. Every change returns the causes that came or went.
 
-    def __init__(
-        self, heads: Iterable[str], settings: LifeSettings, *, station_id: str, boot_id: str, clock: Clock
-    ) -> None:
+    `on_cause` hears of each, too.
+    """
+
+    def __init__(self, heads: Iterable[str], settings: LifeSettings, *, clock: Clock) -> None:
         self._lives = {head_id: HeadLife() for head_id in heads}
         self._settings = settings
-        self._station_id = station_id
-        self._boot_id = boot_id
         self._clock = clock
+        self.on_cause: Callable[[Cause], object] = lambda _cause: None
 
     def __getitem__(self, head_id: str) -> HeadLife:
         return self._lives[head_id]
@@ -245,11 +250,11 @@ class Lives:
 
     # ---- what happens on a head -------------------------------------------------------------------
 
-    def close(self, head_id: str, seating: Seating) -> list[Alarm]:
+    def close(self, head_id: str, seating: Seating) -> list[Cause]:
         """Count one seating and judge the head."""
         life, settings = self._lives[head_id], self._settings
         life.close(seating, settings.window)
-        alarms = []
+        alarms: list[Cause] = []
         for code, streak, limit, what in (
             (CONTACT_STREAK, life.record.contact_streak, settings.contact_streak, "lost contact"),
             (FAIL_STREAK, life.record.fail_streak, settings.fail_streak, "failed"),
@@ -263,7 +268,7 @@ class Lives:
             alarms += self._raise(head_id, DUE, f"{cycles} insertions of {limit}", value=cycles, limit=limit)
         return alarms
 
-    def _judge_contact(self, head_id: str) -> list[Alarm]:
+    def _judge_contact(self, head_id: str) -> list[Cause]:
         settings, life = self._settings, self._lives[head_id]
         own = life.tally
         if not own[0] and WORN not in life.record.alarms:
@@ -295,58 +300,43 @@ class Lives:
         if life.record.quarantine is None:
             life.block(Quarantine(code=BY_HAND, reason=reason, since=self._now(), by=by))
 
-    def release(self, head_id: str, by: str) -> list[Alarm]:
+    def release(self, head_id: str, by: str) -> list[Cause]:
         """A person lets a head work again, as one that nothing is held against."""
         ended = self._end(head_id, [CONTACT_STREAK, FAIL_STREAK, WORN], by)
         self._lives[head_id].release()
         return ended
 
-    def change_socket(self, head_id: str, by: str) -> list[Alarm]:
+    def change_socket(self, head_id: str, by: str) -> list[Cause]:
         """A person has put a new socket in: its insertions count from 0. A quarantine stays: release it, too."""
         record = self._lives[head_id].record
         record.cycles, record.contacts, record.contact_streak = 0, "", []
         return self._end(head_id, [DUE, WORN], by)
 
-    # ---- alarms -----------------------------------------------------------------------------------
+    # ---- causes of alarms -----------------------------------------------------------------------------------
 
     def _raise(
         self, head_id: str, code: str, text: str, *, value: float, limit: float, stops: bool = False
-    ) -> list[Alarm]:
+    ) -> list[Cause]:
         life, now = self._lives[head_id], self._now()
         if stops and life.record.quarantine is None:
             life.block(Quarantine(code=code, reason=text, since=now))
         if code in life.record.alarms:
             return []
-        raised = Raised(alarm_id=uuid7(self._clock.now()), first_at=now, text=text)
+        raised = Raised(alarm_id=uuid7(self._clock.now()), first_at=now, text=text, value=value, limit=limit)
         life.record.alarms[code] = raised
-        return [self._alarm(head_id, code, raised, ("NORMAL", "UNACK_ALARM"), value=value, limit=limit)]
+        return self._told([Cause(head_id, code, raised, standing=True)])
 
-    def _end(self, head_id: str, codes: list[str], by: str = "") -> list[Alarm]:
-        """End alarms: by a person who has seen them, or by themselves."""
+    def _end(self, head_id: str, codes: list[str], by: str = "") -> list[Cause]:
+        """End what was the cause of alarms: by a person who saw to it, or by itself."""
         alarms = self._lives[head_id].record.alarms
-        ended = [(code, alarms.pop(code)) for code in codes if code in alarms]
-        states = ("UNACK_ALARM", "NORMAL" if by else "RTN_UNACK")
-        return [self._alarm(head_id, code, raised, states, operator_id=by) for code, raised in ended]
-
-    def _alarm(self, head_id: str, code: str, raised: Raised, states: tuple[str, str], **more: float | str) -> Alarm:
-        return Alarm(
-            schema="alarm/1.0",
-            id=uuid7(self._clock.now()),
-            ts=self._now(),
-            node_id=self._station_id,
-            boot_id=self._boot_id,
-            alarm_id=raised.alarm_id,
-            code=code,
-            source=head_id,
-            priority=_PRIORITY[code],
-            kind="QUALITY" if code == FAIL_STREAK else "EQUIPMENT",
-            old_state=states[0],
-            state=states[1],
-            text=raised.text,
-            action=_ACTION[code],
-            first_at=raised.first_at,
-            **more,  # type: ignore[arg-type]  # value, limit and operator_id, each by its name
+        return self._told(
+            [Cause(head_id, code, alarms.pop(code), standing=False, by=by) for code in codes if code in alarms]
         )
+
+    def _told(self, causes: list[Cause]) -> list[Cause]:
+        for cause in causes:
+            self.on_cause(cause)
+        return causes
 
     def _now(self) -> str:
         return utc_ms_text(self._clock.now())

@@ -22,14 +22,17 @@ from ifpp.model.messages import ProfileResult, StateChanged, UnitResultEvent
 from ifpp.model.states import E10, PackageState
 from ifpp.station.board import CODE_DEAD, CODE_STARVED
 from ifpp.station.journal import Journal
+from ifpp.station.material import used_up
 from ifpp.station.records import ClosedUnit, Events, Hold, LeftOpen, SettledPackage, Whereabouts
 
 _DIED = FAULTS["STATION.DIED"]
 log = get_logger("station.recovery")
 
 
-async def recover(journal: Journal, station_id: str, heads: Iterable[str], clock: Clock) -> list[UnitResultEvent]:
+async def recover(journal: Journal, station_id: str, heads: Iterable[str], clock: Clock, *, material: bool = False) -> list[UnitResultEvent]:
     """Close what the last process left open (see the module); returns the results told.
+
+    `material`: what was used up is told, too.
 
     While the journal cannot be written they wait in it, ahead of everything that follows. Raises CustodyError
     JOURNAL.WRITE when it cannot be read.
@@ -41,7 +44,7 @@ async def recover(journal: Journal, station_id: str, heads: Iterable[str], clock
     heads = list(heads)
     gap = [event for head in heads for event in _gap(left, head, standby, station_id, journal.boot_id)]
     journal.begin(
-        [_closed(result) for result in told],
+        [_closed(result, material=material) for result in told],
         [("state_changed", event) for event in gap],
         dict.fromkeys(heads, standby),
     )
@@ -59,8 +62,8 @@ def _told(will: bytes, boot_id: str, now: datetime) -> UnitResultEvent:
     return msgspec.structs.replace(result, id=uuid7(now), ts=utc_ms_text(now), boot_id=boot_id)
 
 
-def _closed(result: UnitResultEvent) -> ClosedUnit:
-    events: Events = [("unit_result", result)]
+def _closed(result: UnitResultEvent, *, material: bool) -> ClosedUnit:
+    events: Events = [("unit_result", result), *(used_up(result) if material else ())]
     return ClosedUnit(
         attempt_id=result.transaction_id,
         eid=result.unit.eid,

@@ -1,5 +1,11 @@
 """The tables of the journal: those of version 2, which is taken over, and what each later version added."""
 
+from __future__ import annotations
+
+import sqlite3
+
+from ifpp.station.records import Whereabouts
+
 SCHEMA_VERSION = 3
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -31,3 +37,26 @@ CREATE TABLE link ( -- how large the blocks of a card type may be on a port
 CREATE TABLE life ( -- of a head: insertions, contact, streaks, quarantine
     head_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
+
+
+def put_will(connection: sqlite3.Connection, attempt_id: str, will: bytes) -> None:
+    """Keep the document of an open attempt that is to be sent if this process dies."""
+    connection.execute(
+        "INSERT INTO will VALUES (?, ?) ON CONFLICT (attempt_id) DO UPDATE SET body = excluded.body", (attempt_id, will)
+    )
+
+
+def put_life(connection: sqlite3.Connection, head_id: str, life: bytes) -> None:
+    """Keep the life of a head."""
+    connection.execute(
+        "INSERT INTO life VALUES (?, ?) ON CONFLICT (head_id) DO UPDATE SET body = excluded.body", (head_id, life)
+    )
+
+
+def put_place(connection: sqlite3.Connection, name: str, where: Whereabouts) -> None:
+    """Keep where a head or the station stands."""
+    connection.execute(
+        "INSERT INTO resource VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET e10 = excluded.e10, code = excluded.code, since = excluded.since",
+        (name, where.e10, where.code, where.since),
+    )

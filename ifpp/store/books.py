@@ -14,7 +14,7 @@ from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Job
 from ifpp.model.states import PackageState
-from ifpp.store import quota, reports
+from ifpp.store import quota, reports, rework
 from ifpp.store.audit import prove
 from ifpp.store.records import (
     AttemptRow,
@@ -30,6 +30,7 @@ from ifpp.store.records import (
     UnitRecord,
     WordRow,
 )
+from ifpp.store.rework_tables import removal, rework_order
 from ifpp.store.schema import (
     IS_OPEN,
     batch,
@@ -168,7 +169,7 @@ def audit(connection: Connection) -> list[str]:
     )
     for entry, package_id in connection.execute(broken):
         found.append(f"package {package_id}: ledger row {entry} does not join its neighbours")
-    return found + quota.check(connection) + prove(connection)
+    return found + quota.check(connection) + rework.misplaced(connection) + prove(connection)
 
 
 def unit_counts(connection: Connection) -> list[UnitCounts]:
@@ -218,7 +219,8 @@ _taken = (event_log.c.node_id == unit_attempt.c.node_id) & (event_log.c.seq == u
 _ATTEMPT = select(
     *(unit_attempt.c[name] for name in AttemptRow.__slots__ if name != "taken_at"), event_log.c.taken_at
 ).join(event_log, _taken)
-_PACKAGE = tuple(package.c[name] for name in PackageRow.__slots__ if name not in ("history", "words", "reports"))
+_BESIDE = ("history", "words", "reports", "removed")
+_PACKAGE = tuple(package.c[name] for name in PackageRow.__slots__ if name not in _BESIDE)
 _LEDGER = tuple(ledger.c[name] for name in LedgerRow.__slots__)
 
 
@@ -269,6 +271,7 @@ def unit(connection: Connection, name: str) -> UnitRecord | None:
         clean_to_ship_at=None if known is None else known.clean_to_ship_at,
         packages=tuple(_packages(connection, eid)),
         attempts=attempts,
+        reworks=tuple(rework.rows(connection, rework_order.c.eid == eid)) if eid else (),
     )
 
 
@@ -293,13 +296,14 @@ def _packages(connection: Connection, eid: str) -> Iterator[PackageRow]:
     words: dict[str, list[WordRow]] = defaultdict(list)
     for package_id, *word in connection.execute(_words, {"eid": eid}):
         words[package_id].append(WordRow(*word))
-    reported = reports.of_chip(connection, eid)
+    reported, removed = reports.of_chip(connection, eid), rework.removals(connection, eid)
     for row in connection.execute(select(*_PACKAGE).where(of_chip).order_by(package.c.package_id)):
         yield PackageRow(
             **dict(row._mapping),
             history=tuple(history[row.package_id]),
             words=tuple(words[row.package_id]),
             reports=tuple(reported[row.package_id]),
+            removed=removed.get(row.package_id),
         )
 
 
@@ -345,17 +349,23 @@ def parked_rows(connection: Connection, limit: int) -> list[ParkedRow]:
     ]
 
 
+def _within(at: Any, start: datetime, end: datetime) -> Any:
+    return (at >= utc_ms_text(start)) & (at < utc_ms_text(end))
+
+
 def results(connection: Connection, smdp_oid: str, start: datetime, end: datetime) -> Iterator[ResultRow]:
-    """Give the packages of one SM-DPf whose latest result was taken in [start, end), with that result."""
-    r = package_result.c
+    """Give the packages of one SM-DPf whose latest result, or removal, was taken in [start, end), with that result."""
+    r, d = package_result.c, removal.c
     rank = func.row_number().over(partition_by=r.package_id, order_by=r.revision.desc()).label("rank")
     m = select(package_result, rank).where(r.revision.is_not(None)).subquery().c
     p = package.c
     rows = connection.execution_options(yield_per=_RESULTS_PAGE).execute(
         select(p.package_id, p.eid, p.iccid, p.transaction_id, p.state, p.spent)
         .add_columns(m.reason, m.pir, m.node_id, m.head_id, m.started_at, m.ended_at, m.taken_at)
+        .add_columns(func.coalesce(d.at, ""), d.notification)
         .join_from(package, m.rank.table, (m.package_id == p.package_id) & (m.rank == 1))
-        .where(p.smdp_oid == smdp_oid, m.taken_at >= utc_ms_text(start), m.taken_at < utc_ms_text(end))
+        .join(removal, (d.package_id == p.package_id) & d.gone, isouter=True)
+        .where(p.smdp_oid == smdp_oid, or_(_within(m.taken_at, start, end), _within(d.at, start, end)))
         .order_by(m.taken_at, p.package_id)
     )
     return (ResultRow(*row) for row in rows)

@@ -20,11 +20,12 @@ from ifpp.errors import CustodyError, ServiceError, SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import CACHE_HEAD, Claim, ClaimedPackage, ClaimRequest
 from ifpp.model.states import PackageState
-from ifpp.store import travellers
+from ifpp.store import rework, travellers
 from ifpp.store.denylist import denied
 from ifpp.store.ledger import Step, lock_package, take
 from ifpp.store.plans import Plan, in_force
 from ifpp.store.reservations import newest_job, read_job, running
+from ifpp.store.rework_tables import GONE, LEAVING
 from ifpp.store.schema import SHELVED, WITHDRAWN, chain, chip, claim, package, reading, reservation, unit_attempt
 from ifpp.store.selection import Product, Selection, ahead, choose, expired, lease_runs, soon, taken
 from ifpp.store.trail import Trail
@@ -55,7 +56,7 @@ _lock_chip = (
     .with_for_update(key_share=True)
 )
 _packages = (
-    select(package, WITHDRAWN.label("withdrawn"))
+    select(package, WITHDRAWN.label("withdrawn"), LEAVING.label("leaving"), GONE.label("gone"))
     .where(package.c.eid == bindparam("eid"), SHELVED)
     .order_by(package.c.package_id)
 )
@@ -101,9 +102,14 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
     if owner.reported:
         raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
     known = _check_attempt(connection, request)
-    sn = travellers.check(connection, request, known=owner.travels, of_job=owner.job_travels)
+    of_chip = connection.execute(_lock_packages, {"eid": request.eid}).all()
+    packages = [row for row in of_chip if not row.leaving]
+    remove = [row for row in of_chip if row.leaving and not row.gone]
+    order = rework.newest(connection, request.eid) if len(packages) < len(of_chip) else None
+    other = order is not None and bool(order.sku)
+    sn = travellers.check(connection, request, known=owner.travels, of_job=owner.job_travels, other_product=other)
     _check_job(connection, request, owner)
-    packages = connection.execute(_lock_packages, {"eid": request.eid}).all()
+    _check_rework(request, order, bool(remove))
     unresolved = [row for row in packages if row.state in _OPEN]
     ordered = [row for row in packages if (row.sku, row.region) == (request.sku, request.region)]
     at = trail.at
@@ -116,8 +122,9 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
     else:
         product = Product(request.sku, request.region, request.customer)
         selection = choose(packages, plan, product, (request.station_id, request.head_id), at)
-        _check_supply(connection, request, owner, packages, selection, at)
-        granted = selection.granted
+        if not remove:
+            _check_supply(connection, request, owner, packages, selection, at)
+        granted = () if remove and owner.clean_to_ship_at is not None else selection.granted
         _check_ahead(request, granted, unresolved, lease_until)
         take(connection, trail, _claim_steps(granted, request, at, lease_until, plan))
     _remember(connection, trail, request, known, unresolved)
@@ -132,6 +139,8 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
         installed=[_claimed(row, S.INSTALLED) for row in packages if row.state == S.INSTALLED],
         denied=denied(connection, request.eid, (row.profile_type for row in (*granted, *unresolved))),
         sn=sn,
+        remove=[_claimed(row, S.INSTALLED) for row in remove],
+        rework_id="" if order is None else order.rework_id,
     )
 
 
@@ -223,6 +232,19 @@ def _check_request(request: ClaimRequest) -> None:
     _check_names(*filter(None, (request.customer, request.job_order_id, request.sn)))
     if not 1 <= request.lease_s <= _MAX_LEASE_S:
         raise ServiceError("STORE.REFUSED", f"a lease of {request.lease_s} s is not possible", where=request.attempt_id)
+
+
+def _check_rework(request: ClaimRequest, order: Row[Any] | None, remove: bool) -> None:
+    """A unit in rework becomes what its order says; only a station that has the chip can take profiles off it."""
+    if order is None:
+        return
+    if order.sku and (order.sku, order.region) != (request.sku, request.region):
+        detail = f"its rework order says {order.sku} in {order.region}, the job {request.sku} in {request.region}"
+        raise SupplyError("BPP.OTHER_PRODUCT", detail[:_MAX_DETAIL], where=request.eid)
+    if remove and request.head_id == CACHE_HEAD:
+        raise SupplyError("UNIT.UNRESOLVED", "profiles must leave its chip first", where=request.eid)
+    if order.sealed and not remove:
+        raise SupplyError("UNIT.EMPTIED", f"rework order {order.rework_id}", where=request.eid)
 
 
 def _slack_s(request: ClaimRequest) -> int:

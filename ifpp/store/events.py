@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from sqlalchemy import Connection, bindparam, exists, select, tuple_
+from sqlalchemy import Connection, bindparam, exists, func, select, tuple_
 from sqlalchemy import exc as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -25,6 +25,7 @@ from ifpp.store.schema import event_log, node_cursor, parked
 from ifpp.store.trail import Trail
 
 _CHUNK = 500
+MOST_UNREADABLE = 1000  # parked of one node
 # What a driver may say about one event's values; everything else concerns the database and stops the batch.
 _POISON = (sa.IntegrityError, sa.DataError, OverflowError)
 
@@ -75,10 +76,12 @@ def take_events(
 
 
 def park_unreadable(connection: Connection, trail: Trail, node_id: str, body: bytes, text: str) -> None:
-    """Keep a document whose envelope cannot be read; the same bytes of a node once, however often they are resent."""
+    """Keep a document whose envelope cannot be read: the same bytes of a node once, and MOST_UNREADABLE of a node."""
     event = ReceivedEvent(node_id, 0, "", "", body[:MAX_EVENT_BYTES])
-    same = (parked.c.node_id == node_id, parked.c.seq == 0, parked.c.body == event.body)
-    if not connection.execute(select(exists().where(*same))).scalar():
+    unreadable = (parked.c.node_id == node_id, parked.c.seq == 0)
+    if connection.execute(select(exists().where(*unreadable, parked.c.body == event.body))).scalar():
+        return
+    if connection.execute(select(func.count()).where(*unreadable)).scalar_one() < MOST_UNREADABLE:
         park(connection, trail, event, "CUSTODY.EVENT_REFUSED", text)
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, text
 
-from ifpp.errors import IfppError, LineTakenError, ServiceError
+from ifpp.errors import IfppError, ServiceError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.mes import JobOrder
 from ifpp.model.messages import (
@@ -40,7 +40,10 @@ from ifpp.store import (
     selection,
     stock,
     supply,
+    travellers,
 )
+from ifpp.store import tenure as tenures
+from ifpp.store.alarm_store import AlarmStore
 from ifpp.store.audit import AuditLog, Chain
 from ifpp.store.database import Database
 from ifpp.store.denylist import USUAL, DeniedRow, Learning
@@ -65,8 +68,8 @@ from ifpp.store.records import (
     UnitCounts,
     UnitRecord,
 )
+from ifpp.store.rework import ReworkStore
 from ifpp.store.rules import prepare
-from ifpp.store.schema import line_lease
 from ifpp.store.trail import Trail
 from ifpp.wire.production_order import ProductionOrder
 
@@ -86,6 +89,8 @@ class Factory:
         self._database = database
         self._chain = Chain(writer, factory_id)
         self.figures = FigureStore(database, self._writing)
+        self.alarms = AlarmStore(database, self._writing)
+        self.rework = ReworkStore(database, self._writing)
         self._group = GroupCommit(self._writing, database.named)
         self.factory_id = factory_id
 
@@ -229,6 +234,11 @@ class Factory:
         with self._writing(now) as (connection, trail):
             return quota.add(connection, trail, order, key_id, document)
 
+    def announced(self, job_order_id: str, sn: str, eid: str) -> bool:
+        """Return whether a traveller names this unit for this job order."""
+        with self._database.read() as connection:
+            return travellers.announced(connection, job_order_id, sn, eid)
+
     def production_orders(self) -> list[quota.OrderRow]:
         """Return every production order and how far it is used."""
         with self._database.read() as connection:
@@ -332,15 +342,20 @@ class Factory:
 
     # ---- events -----------------------------------------------------------------------------------
 
-    def take_events(self, received: Sequence[ReceivedEvent], now: datetime) -> list[TakeResult]:
+    def take_events(
+        self, received: Sequence[ReceivedEvent], now: datetime, tenure: tenures.Tenure | None = None
+    ) -> list[TakeResult]:
         """Store events and settle what they say in one transaction; when it returns, all may be acknowledged.
 
         Each (node_id, seq) counts once. Another event under a taken seq is rejected with CUSTODY.SEQ_CONFLICT, one
         that breaks the contract or the ledger's rules with CUSTODY.EVENT_REFUSED: both are parked, the others go
         through. A repeated rejected event is rejected again in the same words. `through` is the highest seq up to
-        which every event is stored or parked; the first of a node is 1.
+        which every event is stored or parked; the first of a node is 1. With a `tenure` nothing is taken, and
+        LineTakenError raised, when the line is another's by now.
         """
         with self._writing(now) as (connection, trail):
+            if tenure is not None:
+                tenures.hold(connection, tenure)
             return events.take_events(
                 connection, trail, received, self._learning, orders_required=self._orders_required
             )
@@ -363,31 +378,14 @@ class Factory:
         `owner` is one process, not one machine. A lease that ends at `abandoned` counts as run out: the caller has seen
         that nobody renews it. Raises LineTakenError (CUSTODY.LINE_TAKEN) while another one holds the line.
         """
-        at, until = utc_ms_text(now), utc_ms_text(now + timedelta(seconds=ttl_s))
         with self._writing(now) as (connection, trail):
-            lease = _lease(connection, line)
-            if lease is None:
-                row = {"line": line, "owner": owner, "epoch": 1, "expires_at": until}
-                connection.execute(line_lease.insert(), [row])
-                trail.note("line", line=line, owner=owner, epoch=1)
-                return 1
-            held_by, epoch, expires_at = lease
-            running = expires_at > at and expires_at != abandoned
-            if running and held_by != owner:
-                raise LineTakenError(held_by, expires_at, where=line)
-            if not running:
-                epoch += 1
-                trail.note("line", line=line, owner=owner, epoch=epoch)
-            change = line_lease.update().where(line_lease.c.line == line)
-            connection.execute(change.values(owner=owner, epoch=epoch, expires_at=until))
-            return epoch
+            until = utc_ms_text(now + timedelta(seconds=ttl_s))
+            return tenures.acquire(connection, trail, line, owner, until, abandoned)
 
     def release_line(self, line: str, owner: str, now: datetime) -> None:
         """Give a line back, so that the next supervisor need not wait; nothing happens when another one holds it."""
         with self._writing(now) as (connection, trail):
-            mine = (line_lease.c.line == line, line_lease.c.owner == owner, line_lease.c.expires_at > trail.at)
-            if connection.execute(line_lease.update().where(*mine).values(expires_at=trail.at)).rowcount:
-                trail.note("line", line=line, owner=owner, left=True)
+            tenures.release(connection, trail, line, owner)
 
     def jobs(self, line: str) -> list[Job]:
         """Return the newest version of every job order of a line."""
@@ -586,9 +584,3 @@ class Factory:
         """Keep signatures under entries; an entry keeps its first one."""
         with self._database.write() as connection:
             audit.add_checkpoints(connection, signed)
-
-
-def _lease(connection: Connection, line: str) -> tuple[str, int, str] | None:
-    columns = select(line_lease.c.owner, line_lease.c.epoch, line_lease.c.expires_at)
-    row = connection.execute(columns.where(line_lease.c.line == line).with_for_update(key_share=True)).one_or_none()
-    return None if row is None else (row.owner, row.epoch, row.expires_at)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, func, insert, select, tuple_
 
 from ifpp.model.clock import parse_utc
 from ifpp.model.messages import Link, StateChanged, UnitResultEvent
 from ifpp.model.states import PackageState
 from ifpp.store import settle
-from ifpp.store.figure_tables import station_line
+from ifpp.store.figure_tables import station_line, unit_again
 from ifpp.store.records import MAX_SEQ, ReceivedEvent
-from ifpp.store.schema import job_order
+from ifpp.store.schema import job_order, unit_attempt
 
 _STATE = msgspec.json.Decoder(StateChanged)
 _MAX_NAME = 200
@@ -27,6 +27,28 @@ _lines = (
 )
 _known = select(station_line.c.node_id, station_line.c.line).where(
     station_line.c.node_id.in_(bindparam("nodes", expanding=True))
+)
+
+_attempted = unit_attempt.c
+_again = (
+    select(_attempted.operation, _attempted.unit)
+    .where(tuple_(_attempted.operation, _attempted.unit).in_(bindparam("units", expanding=True)))
+    .group_by(_attempted.operation, _attempted.unit)
+    .having(func.count() > 1)
+)
+_not_noted = insert(unit_again).from_select(
+    ["node_id", "seq", "operation", "unit", "ended_at"],
+    select(_attempted.node_id, _attempted.seq, _attempted.operation, _attempted.unit, _attempted.ended_at)
+    .join(
+        unit_again,
+        (unit_again.c.node_id == _attempted.node_id) & (unit_again.c.seq == _attempted.seq),
+        isouter=True,
+    )
+    .where(
+        _attempted.operation == bindparam("of_operation"),
+        _attempted.unit == bindparam("of_unit"),
+        unit_again.c.seq.is_(None),
+    ),
 )
 
 
@@ -81,6 +103,15 @@ def load_rows(event: ReceivedEvent, document: UnitResultEvent, ended_at: str) ->
 def link_name(link: Link) -> str:
     """Name what a reader is to a load: protocol, bit/s, bytes in a block."""
     return f"{link.protocol[:20] or '?'}/{link.bit_rate or '?'}/{link.block_size or '?'}"
+
+
+def note_again(connection: Connection, attempts: Sequence[Mapping[str, Any]]) -> None:
+    """Note every attempt at the units among these that have more than one; call it after they were written."""
+    units = sorted({(row["operation"], row["unit"]) for row in attempts if row["unit"]})
+    if not units:
+        return
+    for operation, unit in connection.execute(_again, {"units": units}).all():
+        connection.execute(_not_noted, {"of_operation": operation, "of_unit": unit})
 
 
 def note_lines(connection: Connection, jobs: Mapping[str, str]) -> None:

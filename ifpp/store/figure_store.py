@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from ifpp.model.clock import utc_ms_text
 from ifpp.store import figures, loads, releases, revisions
 from ifpp.store.database import Database
+from ifpp.store.slices import Kept
 from ifpp.store.trail import Trail
 
 
@@ -22,11 +23,12 @@ class FigureStore:
     ) -> None:
         self._database = database
         self._writing = writing
+        self._kept = Kept()
 
     def count(self, asked: figures.Asked) -> figures.Counted:
         """Return what the figures of one window are made of."""
         with self._database.read() as connection:
-            return figures.count(connection, asked)
+            return figures.count(connection, asked, self._kept)
 
     def last_job(self, line: str) -> tuple[str, str, str] | None:
         """Return the job order a line worked on last, when its first attempt began, and when its last one ended."""

@@ -1,6 +1,7 @@
 """Tables of the line's figures: what events say of states and loads, laid out to be counted; limits and releases.
 
-`state_span` and `load_time` are written with the event they come from, in its transaction, and never changed.
+`state_span`, `load_time` and `unit_again` are written with the event they come from, in its transaction, and never
+changed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,19 @@ load_time = Table(
     Column("ended_at", Text, nullable=False),
     ForeignKeyConstraint(["node_id", "seq"], ["event.node_id", "event.seq"]),
     Index("ix_load_time_ended_at", "ended_at"),
+)
+
+# Attempts at units that were tried more than once at an operation: only these have to be put in order.
+unit_again = Table(
+    "unit_again",
+    metadata,
+    Column("node_id", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("operation", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("ended_at", Text, nullable=False),
+    ForeignKeyConstraint(["node_id", "seq"], ["event.node_id", "event.seq"]),
+    Index("ix_unit_again_ended_at", "ended_at"),
 )
 
 # For which line a station works: that of the last job order it told a result of.
@@ -101,5 +115,5 @@ job_release = Table(
 Index("ix_unit_attempt_ended_at", unit_attempt.c.ended_at)
 Index("ix_unit_attempt_operation", unit_attempt.c.operation, unit_attempt.c.unit)
 
-KEPT = ("state_span", "load_time", "chart_limits", "job_release")
+KEPT = ("state_span", "unit_again", "load_time", "chart_limits", "job_release")
 """Tables whose rows are never changed nor deleted."""

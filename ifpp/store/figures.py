@@ -6,64 +6,42 @@ attempt of a unit was its first and its last is derived, not trusted (line contr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
 from ifpp.model.clock import utc_ms_text
+from ifpp.store import slices
 from ifpp.store.facts import unix_ms
+from ifpp.store.slices import LINE, Group, Kept, Place, Tail
 
 _FORGOTTEN = timedelta(days=7)  # a station that said nothing for so long before a window holds nothing of it back
 
-_LINE = "job_order_id IN (SELECT job_order_id FROM job_order WHERE line = :line)"
 _HERE = "ended_at >= :start AND ended_at < :end"
-_RANKED = """
-WITH seen AS (SELECT DISTINCT operation, unit FROM unit_attempt WHERE {here} AND {mine} AND unit <> ''),
+_AGAIN = """
+WITH seen AS (SELECT DISTINCT operation, unit FROM unit_again WHERE {here}),
 ranked AS (
-  SELECT a.node_id, a.head_id, a.job_order_id, a.operation, a.result, a.cycle_ms, a.ended_at,
+  SELECT a.node_id, a.head_id, a.job_order_id, a.operation, a.result, a.ended_at,
     row_number() OVER rank AS n, lead(a.seq) OVER rank IS NULL AS last, lag(a.outcome_class) OVER rank AS before
-  FROM unit_attempt a JOIN seen ON seen.operation = a.operation AND seen.unit = a.unit WHERE a.{mine}
+  FROM seen CROSS JOIN unit_attempt a WHERE a.operation = seen.operation AND a.unit = seen.unit AND a.{mine}
   WINDOW rank AS (PARTITION BY a.operation, a.unit ORDER BY a.attempt, a.started_at, a.node_id, a.seq)
 )
-SELECT node_id, head_id, job_order_id, operation, count(*) attempts,
-  sum(CASE WHEN n = 1 THEN 1 ELSE 0 END) units_in,
-  sum(CASE WHEN n = 1 AND result = 'PASS' THEN 1 ELSE 0 END) first_pass,
-  sum(CASE WHEN n = 1 AND result NOT IN ('PASS', 'FAIL', 'ABORTED', 'SKIPPED') THEN 1 ELSE 0 END) first_error,
-  sum(CASE WHEN last THEN 1 ELSE 0 END) units_out,
-  sum(CASE WHEN last AND result = 'PASS' THEN 1 ELSE 0 END) final_pass,
+SELECT node_id, head_id, job_order_id, operation,
+  -sum(CASE WHEN n > 1 THEN 1 ELSE 0 END) units_in,
+  -sum(CASE WHEN n > 1 AND result = 'PASS' THEN 1 ELSE 0 END) first_pass,
+  -sum(CASE WHEN n > 1 AND result NOT IN ('PASS', 'FAIL', 'ABORTED', 'SKIPPED') THEN 1 ELSE 0 END) first_error,
+  -sum(CASE WHEN last THEN 0 ELSE 1 END) units_out,
+  -sum(CASE WHEN NOT last AND result = 'PASS' THEN 1 ELSE 0 END) final_pass,
   sum(CASE WHEN n = 2 THEN 1 ELSE 0 END) units_retested,
   sum(CASE WHEN last AND n > 1 AND result = 'PASS' THEN 1 ELSE 0 END) recovered,
   sum(CASE WHEN before = 'CONTACT' THEN 1 ELSE 0 END) reseats
 FROM ranked WHERE {here} GROUP BY node_id, head_id, job_order_id, operation
 """
-_UNNAMED = """
-SELECT node_id, head_id, job_order_id, operation, count(*) unidentified
-FROM unit_attempt WHERE {here} AND {mine} AND unit = '' GROUP BY node_id, head_id, job_order_id, operation
-"""
-_TIMES = "SELECT cycle_ms, load_ms, result FROM unit_attempt WHERE {here} AND {mine}"
-_DEFECTS = """
-SELECT defect, count(*) n, sum(cycle_ms) ms FROM unit_attempt
-WHERE {here} AND {mine} AND result <> 'PASS' GROUP BY defect
-"""
-_TO, _FROM = (
-    "CASE WHEN ended_ms < :end THEN ended_ms ELSE :end END",
-    "CASE WHEN began_ms > :start THEN began_ms ELSE :start END",
-)
-_SPANS = text(f"""
-SELECT node_id, resource, e10, code, sum(({_TO}) - ({_FROM})) ms, count(*) n FROM state_span
-WHERE ended_ms > :start AND ended_ms <= :upto AND began_ms < :end
-  AND node_id IN (SELECT node_id FROM station_line WHERE line = :line)
-GROUP BY node_id, resource, e10, code
-""")  # noqa: S608 - no value in it
-_FAILURES = text("""
-SELECT node_id, resource, count(*) n FROM state_span
-WHERE ended_ms >= :start AND ended_ms < :end AND next_e10 = 'UDT' AND e10 <> 'UDT'
-  AND node_id IN (SELECT node_id FROM station_line WHERE line = :line)
-GROUP BY node_id, resource
-""")
 _NODES = text(
     "SELECT s.node_id, coalesce(c.through, 0) through FROM station_line s "
     "LEFT JOIN node_cursor c ON c.node_id = s.node_id WHERE s.line = :line ORDER BY s.node_id"
@@ -78,7 +56,7 @@ _BEFORE = text(_ONE_SPAN.format(where=f"{_OF_HEAD} <= :at ORDER BY ended_ms DESC
 _LATER_ATTEMPT = text(
     "SELECT 1 FROM unit_attempt WHERE ended_at >= :at AND node_id = :node AND seq <= :through LIMIT 1"
 )
-_LAST_JOB = text(f"SELECT job_order_id FROM unit_attempt WHERE {_LINE} ORDER BY ended_at DESC LIMIT 1")  # noqa: S608
+_LAST_JOB = text(f"SELECT job_order_id FROM unit_attempt WHERE {LINE} ORDER BY ended_at DESC LIMIT 1")  # noqa: S608
 _JOB_TIMES = text("SELECT min(started_at) a, max(ended_at) b FROM unit_attempt WHERE job_order_id = :job")
 _MARK = text("SELECT coalesce(sum(through), 0) FROM node_cursor")
 
@@ -109,14 +87,16 @@ class StateTime:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What the figures of one window are made of. `failures`: by (station, head); `defects`: code -> (number, ms)."""
+    """What the figures of one window are made of. `failures`: by (station, head); `defects`: code -> (number, ms);
+    `cycles_ms`, `loads_ms`: how many took so long.
+    """
 
     attempts: list[AttemptGroup]
     states: list[StateTime]
     failures: dict[tuple[str, str], int]
     defects: dict[str, tuple[int, int]]
-    cycles_ms: list[int]
-    loads_ms: list[int]
+    cycles_ms: dict[int, int]
+    loads_ms: dict[int, int]
     complete: bool
 
 
@@ -135,74 +115,94 @@ class Asked:
     job: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """A stay that goes beyond the window, or has not ended."""
-
-    station: str
-    head: str
-    e10: str
-    code: int
-    began_ms: int
-    ended_ms: int
-
-
-def count(connection: Connection, asked: Asked) -> Counted:
-    """Count one window."""
-    values = {"line": asked.line, "job": asked.job, "start": utc_ms_text(asked.start), "end": utc_ms_text(asked.end)}
-    attempts = [
-        AttemptGroup(
-            row.node_id,
-            row.head_id,
-            row.job_order_id,
-            row.operation,
-            {name: int(value) for name, value in row._mapping.items() if name not in _GROUPED},
-        )
-        for statement in (_RANKED, _UNNAMED)
-        for row in connection.execute(_for(statement, asked), values)
-    ]
-    times = connection.execute(_for(_TIMES, asked), values).all()
-    defects = {row.defect or "?": (row.n, int(row.ms)) for row in connection.execute(_for(_DEFECTS, asked), values)}
+def count(connection: Connection, asked: Asked, kept: Kept) -> Counted:
+    """Count one window, from slices of an hour that are `kept`."""
+    groups, defects, cycles, loads = _attempts(connection, asked, kept)
+    for row in connection.execute(*_again(asked)):
+        into = groups.setdefault((row.node_id, row.head_id, row.job_order_id, row.operation), Counter())
+        into.update({name: int(value) for name, value in row._mapping.items() if name not in _GROUPED})
+    attempts = [AttemptGroup(*key, counts=dict(counts)) for key, counts in groups.items()]
     worked = {(group.station, group.head) for group in attempts} if asked.job else None
     tails, complete = _tails(connection, asked, {group.station for group in attempts})
-    states = [row for row in _states(connection, asked, tails) if worked is None or (row.station, row.head) in worked]
-    failures = {key: number for key, number in _failures(connection, asked).items() if worked is None or key in worked}
-    cycles = sorted(row.cycle_ms for row in times)
-    loads = sorted(row.load_ms for row in times if row.result == "PASS")
+    states, failures = _stays(connection, asked, kept, tails)
+    if worked is not None:
+        states = [row for row in states if (row.station, row.head) in worked]
+        failures = {key: number for key, number in failures.items() if key in worked}
     return Counted(attempts, states, failures, defects, cycles, loads, complete)
 
 
 _GROUPED = {"node_id", "head_id", "job_order_id", "operation"}
 
 
-def _for(statement: str, asked: Asked) -> TextClause:
-    return text(statement.format(here=_HERE, mine="job_order_id = :job" if asked.job else _LINE))
+def _again(asked: Asked) -> tuple[TextClause, dict[str, str]]:
+    """What counts differ by from one attempt a unit: of units with more, each attempt in the window."""
+    values = {"line": asked.line, "job": asked.job, "start": utc_ms_text(asked.start), "end": utc_ms_text(asked.end)}
+    return text(_AGAIN.format(here=_HERE, mine=slices.JOB if asked.job else LINE)), values
 
 
-def _states(connection: Connection, asked: Asked, tails: list[_Tail]) -> Iterator[StateTime]:
-    """Give the time in each state, piece by piece of the window."""
-    upto = unix_ms(asked.until)
-    for start, end, planned in asked.pieces:
-        bounds = {"line": asked.line, "start": unix_ms(start), "end": unix_ms(end), "upto": upto}
-        for row in connection.execute(_SPANS, bounds):
-            if row.resource != "station":
-                yield StateTime(row.node_id, row.resource, row.e10, row.code, int(row.ms), row.n, planned)
-        for tail in tails:
-            ms = min(tail.ended_ms, unix_ms(end)) - max(tail.began_ms, unix_ms(start))
+def _attempts(
+    connection: Connection, asked: Asked, kept: Kept
+) -> tuple[dict[Group, Counter[str]], dict[str, tuple[int, int]], Counter[int], Counter[int]]:
+    """Return every attempt of the window, counted as if each unit had but one."""
+    groups: dict[Group, Counter[str]] = {}
+    number, lost, cycles, loads = Counter[str](), Counter[str](), Counter[int](), Counter[int]()
+    for start, end in slices.cuts(asked.start, asked.end):
+        where = asked.line, asked.job, utc_ms_text(start), utc_ms_text(end)
+        make = partial(slices.attempts, connection, *where)
+        if end > asked.until or (asked.job and end == asked.end):  # it grows: a job order ends with its last unit
+            found = make()
+        else:
+            found = kept.get(where, slices.attempts_stamp(connection, asked.line, *where[2:]), make)
+        for key, counts in found.groups.items():
+            groups.setdefault(key, Counter()).update(counts)
+        number.update({code: n for code, (n, _) in found.defects.items()})
+        lost.update({code: ms for code, (_, ms) in found.defects.items()})
+        cycles.update(found.cycles_ms)
+        loads.update(found.loads_ms)
+    return groups, {code: (n, lost[code]) for code, n in number.items()}, cycles, loads
+
+
+def _stays(
+    connection: Connection, asked: Asked, kept: Kept, tails: list[Tail]
+) -> tuple[list[StateTime], dict[tuple[str, str], int]]:
+    """Return the time in each state, planned and not, and the failures."""
+    upto, end = unix_ms(asked.until), unix_ms(asked.end)
+    spans: Counter[tuple[Place, bool]] = Counter()
+    number: Counter[tuple[Place, bool]] = Counter()
+    failures: Counter[tuple[str, str]] = Counter()
+    cut = [
+        (unix_ms(one), unix_ms(other), planned)
+        for start, stop, planned in asked.pieces
+        for one, other in slices.cuts(start, stop)
+    ]
+    for start_ms, end_ms, planned in cut:
+        make = partial(slices.stays, connection, asked.line, start_ms, end_ms)
+        if end_ms < upto or (upto == end and not asked.job):  # over
+            stamp = slices.stays_stamp(connection, asked.line, start_ms, end_ms)
+            found = kept.get((asked.line, start_ms, end_ms), stamp, make)
+        else:
+            found = make()
+        for place, (ms, n) in found.inside.items():
+            spans[place, planned] += ms
+            number[place, planned] += n
+        tails = [*tails, *found.across]
+        failures.update(found.failures)
+    tails = [*tails, *slices.stays(connection, asked.line, upto, upto + 1).across]  # what ended with the window
+    if upto < end:
+        failures.update(slices.stays(connection, asked.line, upto, end).failures)
+    for tail in tails:
+        for start, stop, planned in asked.pieces:
+            ms = min(tail.ended_ms, unix_ms(stop)) - max(tail.began_ms, unix_ms(start))
             if ms > 0:
-                yield StateTime(tail.station, tail.head, tail.e10, tail.code, ms, 1, planned)
+                place = tail.station, tail.head, tail.e10, tail.code
+                spans[place, planned] += ms
+                number[place, planned] += 1
+    return [StateTime(*place, ms, number[place, planned], planned) for (place, planned), ms in spans.items()], failures
 
 
-def _failures(connection: Connection, asked: Asked) -> dict[tuple[str, str], int]:
-    bounds = {"line": asked.line, "start": unix_ms(asked.start), "end": unix_ms(asked.end)}
-    return {
-        (row.node_id, row.resource): row.n for row in connection.execute(_FAILURES, bounds) if row.resource != "station"
-    }
-
-
-def _tails(connection: Connection, asked: Asked, worked: set[str]) -> tuple[list[_Tail], bool]:
+def _tails(connection: Connection, asked: Asked, worked: set[str]) -> tuple[list[Tail], bool]:
     """Return the stay each head is in at the end of the window, and whether no station's event is missing."""
-    tails: list[_Tail] = []
+    tails: list[Tail] = []
     upto, complete = unix_ms(asked.until), asked.until >= asked.end
     horizon = unix_ms(asked.start - _FORGOTTEN)
     for node, through in connection.execute(_NODES, {"line": asked.line}).all():
@@ -222,11 +222,11 @@ def _tails(connection: Connection, asked: Asked, worked: set[str]) -> tuple[list
     return tails, complete
 
 
-def _tail(node: str, head: str, before: Any, after: Any, upto: int) -> Iterator[_Tail]:
+def _tail(node: str, head: str, before: Any, after: Any, upto: int) -> Iterator[Tail]:
     if after is not None:
-        yield _Tail(node, head, after.e10, after.code, after.began_ms, upto)
+        yield Tail(node, head, after.e10, after.code, after.began_ms, upto)
     elif before is not None:
-        yield _Tail(node, head, before.next_e10, before.next_code, before.ended_ms, upto)
+        yield Tail(node, head, before.next_e10, before.next_code, before.ended_ms, upto)
 
 
 def _attempt_after(connection: Connection, asked: Asked, node: str, through: int) -> bool:

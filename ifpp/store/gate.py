@@ -3,6 +3,7 @@
 Plan (numbers reappear in the code):
   1. The chip is known.
   2. No package of it is open: in the hands of a head, or with an unknown fate.
+     None is to leave it again, and it was not emptied after it was sealed (`ifpp.store.rework`).
   3. It was called clean to ship, with the proof that it was sealed (`ifpp.store.plan` lets nothing else in).
      Where it was not, although a station says so, the quota may be the reason (`ifpp.store.quota`).
   4. The audit log has the entry that says so, for this chip, and it follows from the entry before it.
@@ -19,8 +20,8 @@ from sqlalchemy import Connection, Row, bindparam, select
 
 from ifpp.errors import FAULTS, SupplyError, VerificationError
 from ifpp.model.messages import SignedEntry, UnitGate
-from ifpp.model.states import OPEN_STATES
-from ifpp.store import audit, quota
+from ifpp.model.states import OPEN_STATES, Disposition
+from ifpp.store import audit, quota, rework
 from ifpp.store.records import AuditEntry, SignedCheckpoint
 from ifpp.store.schema import chip, package, unit_attempt
 from ifpp.trust.signer import VerificationKey
@@ -39,6 +40,13 @@ _called_clean = (
     .limit(1)
 )
 
+_last = (
+    select(unit_attempt.c.disposition, unit_attempt.c.node_id, unit_attempt.c.head_id, unit_attempt.c.ended_at)
+    .where(unit_attempt.c.eid == bindparam("eid"))
+    .order_by(unit_attempt.c.ended_at.desc(), unit_attempt.c.seq.desc())
+    .limit(1)
+)
+
 
 def ask(connection: Connection, factory_id: str, eid: str, at: str, *, orders_required: bool = False) -> UnitGate:
     """Return whether a unit may leave at a time, with the proof; raises SupplyError EID.UNKNOWN."""
@@ -49,11 +57,15 @@ def ask(connection: Connection, factory_id: str, eid: str, at: str, *, orders_re
     if still_open:  # 2
         words = [f"ICCID {row.iccid} is {row.state} since {row.changed_at} ({row.node_id})" for row in still_open]
         return _closed(eid, "GATE.OPEN_PACKAGE", "; ".join(words))
+    if in_rework := _in_rework(connection, eid):  # 2
+        return _closed(eid, "GATE.REWORK", in_rework)
     if known.clean_to_ship_at is None:  # 3
         said = connection.execute(_called_clean, {"eid": eid}).one_or_none()
         if said is not None and (none_left := quota.exhausted(connection, eid, at, required=orders_required)):
             return _closed(eid, "GATE.QUOTA", none_left)
-        return _closed(eid, "GATE.NOT_SEALED", _why_not_sealed(said))
+        return _closed(
+            eid, "GATE.NOT_SEALED", _why_not_sealed(said, connection.execute(_last, {"eid": eid}).one_or_none())
+        )
     try:
         proof = _proof(connection, factory_id, eid)
     except VerificationError as error:  # 4, 5
@@ -77,7 +89,17 @@ def _closed(eid: str, code: str, reason: str) -> UnitGate:
     return UnitGate(eid=eid, clean_to_ship=False, code=code, reason=reason, advice=FAULTS[code].advice)
 
 
-def _why_not_sealed(said: Row[Any] | None) -> str:
+def _in_rework(connection: Connection, eid: str) -> str:
+    """Say why a unit in rework may not leave; "" when none of it is left."""
+    pending, _ = rework.leaving(connection, [eid])
+    if pending:
+        return f"in rework: {len(pending)} profiles are to leave its chip"
+    return "its chip was emptied after it was sealed" if rework.was_sealed(connection, eid) else ""
+
+
+def _why_not_sealed(said: Row[Any] | None, last: Row[Any] | None) -> str:
+    if last is not None and last.disposition == Disposition.STOCK:
+        return f"in stock, not sealed: {last.node_id}/{last.head_id} at {last.ended_at}"
     if said is None:
         return "no station has sealed it"
     where = f"{said.node_id}/{said.head_id} called it clean to ship at {said.ended_at}"

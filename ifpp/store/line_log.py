@@ -129,8 +129,12 @@ def _retold(node_id: str, event: Row[Any], number: int, boot_id: str) -> tuple[s
     document: dict[str, Any] = msgspec.json.decode(event.body)
     for profile in document.get("profiles", ()):
         profile.pop("pir_b64", None)
+    for profile in document.get("removed", ()):
+        profile.pop("notification_b64", None)
     name = event.schema.partition("/")[0]
     document |= {"node_id": LINE_NODE, "seq": number, "boot_id": boot_id, "source_node": node_id}
     if name == "unit_result":
         document["source_seq"] = event.seq
+        if document.get("rework_id"):
+            document["rework"] = True
     return name, msgspec.json.encode(document)

@@ -20,15 +20,16 @@ from sqlalchemy import Connection, Table, bindparam, exists, or_, select
 from ifpp.errors import CustodyError
 from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.ids import Eid
-from ifpp.model.messages import Link, Message, ProfileResult, SealProof, UnitResultEvent
+from ifpp.model.messages import Link, Message, ProfileResult, RemovedProfile, SealProof, UnitResultEvent
 from ifpp.model.states import OPEN_STATES, PackageState
-from ifpp.store import quota, settle
+from ifpp.store import quota, rework, settle
 from ifpp.store.denylist import MAX_NAME, Learning, learn
-from ifpp.store.facts import load_rows, note_lines, span_row
+from ifpp.store.facts import load_rows, note_again, note_lines, span_row
 from ifpp.store.figure_tables import load_time, state_span
 from ifpp.store.ledger import HELD, Held, Step, held_of, take
 from ifpp.store.quota_tables import quota_unit
 from ifpp.store.records import ReceivedEvent
+from ifpp.store.rework_tables import removal
 from ifpp.store.schema import chip, event_log, ledger, package, package_result, reading, unit_attempt
 from ifpp.store.trail import Trail
 
@@ -77,12 +78,14 @@ _seal = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A checked unit_result: times as sortable texts, `pirs` the decoded results in the order of its profiles."""
+    """A checked unit_result: times as sortable texts, `pirs` the decoded results in the order of its profiles,
+    `notices` the chip's words in the order of its removals."""
 
     document: UnitResultEvent
     started_at: str
     ended_at: str
     pirs: tuple[bytes | None, ...]
+    notices: tuple[bytes | None, ...] = ()
 
 
 @dataclass(slots=True)
@@ -101,6 +104,8 @@ class Plan:
     spans: list[dict[str, Any]] = field(default_factory=list)
     loads: list[dict[str, Any]] = field(default_factory=list)
     counted: list[dict[str, Any]] = field(default_factory=list)
+    removals: list[dict[str, Any]] = field(default_factory=list)
+    removed: list[dict[str, Any]] = field(default_factory=list)
 
 
 # ---- reading one event --------------------------------------------------------------------------------
@@ -115,6 +120,8 @@ def read_event(event: ReceivedEvent) -> Result | None:
         if name != "unit_result":
             document: Message = _OTHER.decode(event.body)
             checked = None
+            if version.partition(".")[0] != "1":
+                raise settle.refused(f"{name} of version {version}")
         else:
             if version.partition(".")[0] != "1":
                 raise settle.refused(f"unit_result of version {version}")
@@ -147,7 +154,9 @@ def _check_result(document: UnitResultEvent) -> Result:
     if not document.transaction_id:
         raise ValueError("no transaction_id")
     started, ended = (utc_ms_text(parse_utc(at)) for at in (document.started_at, document.ended_at))
-    return Result(document, started, ended, tuple(_pir(profile) for profile in document.profiles))
+    pirs = tuple(_decoded(profile.pir_b64, "pir_b64") for profile in document.profiles)
+    notices = tuple(_decoded(profile.notification_b64, "notification_b64") for profile in document.removed)
+    return Result(document, started, ended, pirs, notices)
 
 
 def _check_seal(seal: SealProof, *, clean_to_ship: bool) -> None:
@@ -164,13 +173,11 @@ def _check_seal(seal: SealProof, *, clean_to_ship: bool) -> None:
         raise CustodyError("CUSTODY.NOT_SEALED", f"called clean to ship, but: {', '.join(facts)}")
 
 
-def _pir(profile: ProfileResult) -> bytes | None:
-    if not profile.pir_b64:
-        return None
+def _decoded(text: str, name: str) -> bytes | None:
     try:
-        return b64decode(profile.pir_b64, validate=True)
+        return b64decode(text, validate=True) if text else None
     except Base64Error as error:
-        raise ValueError(f"pir_b64: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 # ---- planning one event -------------------------------------------------------------------------------
@@ -181,7 +188,8 @@ class View:
     """The chips a chunk speaks of and their packages, kept up to date while it is planned.
 
     `readers`: who was last told to read a package from its chip; `clean`: for each known chip, whether it is clean to
-    ship; `quota`: what may still be sealed.
+    ship; `quota`: what may still be sealed; `pending`, `gone`: packages whose profiles are to leave their chips, or
+    did.
     """
 
     packages: dict[str, Held] = field(default_factory=dict)
@@ -189,6 +197,8 @@ class View:
     readers: dict[str, str] = field(default_factory=dict)
     clean: dict[str, bool] = field(default_factory=dict)
     quota: quota.Quota = field(default_factory=quota.Quota)
+    pending: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
 
 
 def look_up(
@@ -196,7 +206,7 @@ def look_up(
 ) -> View:
     """Lock and read what the documents speak of: first chips, then packages, as a claim does; then orders."""
     view = View()
-    spoken = [document for document in documents if document.profiles or document.clean_to_ship]
+    spoken = [document for document in documents if document.profiles or document.removed or document.clean_to_ship]
     if not spoken:
         return view
     ids = sorted({profile.package_id for document in spoken for profile in document.profiles})
@@ -208,6 +218,7 @@ def look_up(
         view.of_chip[row.eid].append(row.package_id)
     for row in connection.execute(_readers, {"ids": ids}):
         view.readers[row.package_id] = row.attempt_id
+    view.pending, view.gone = rework.leaving(connection, eids)
     sealed = [document.unit.eid for document in spoken if document.clean_to_ship and document.unit.eid]
     view.quota = quota.look_up(connection, sealed, at, required=orders_required)
     return view
@@ -218,6 +229,7 @@ def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | No
     if event.schema.startswith("state_changed/"):
         plan.spans.append(span_row(event))
     if result is not None:
+        _check_removals(view, result.document)
         moves = [_move(view, result.document, profile, at) for profile in result.document.profiles]
         for profile, pir, steps in zip(result.document.profiles, result.pirs, moves, strict=True):
             plan.results.append(_result_row(event, result, profile, pir, steps[-1].revision if steps else None, at))
@@ -231,6 +243,8 @@ def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | No
                     revision=last.revision,
                     attempt_id=last.attempt_id,
                 )
+        for profile_gone, notice in zip(result.document.removed, result.notices, strict=True):
+            _remove(plan, view, event, result, profile_gone, notice, at)
         plan.attempts.append(_attempt_row(event, result))
         plan.taken.append(_taken(event, result.document))
         plan.told.append(result.document)
@@ -274,6 +288,36 @@ def _move(view: View, document: UnitResultEvent, profile: ProfileResult, at: str
     return steps
 
 
+def _remove(
+    plan: Plan, view: View, event: ReceivedEvent, result: Result, told: RemovedProfile, notice: bytes | None, at: str
+) -> None:
+    """Keep the chip's word on a profile that was to leave it; a repeated or open one changes nothing."""
+    held, gone = view.packages[told.package_id], told.state == "GONE"
+    if held.package_id in view.gone or told.state == "UNKNOWN":
+        return
+    key = {"package_id": held.package_id, "node_id": event.node_id, "seq": event.seq}
+    said = {"gone": gone, "result": told.result, "reason": told.error[:MAX_TEXT]}
+    plan.removals.append(key | said | {"notification": notice, "at": at})
+    proof = {"notification_sha256": sha256(notice).hexdigest() if notice else ""}
+    rework_id = result.document.rework_id
+    plan.removed.append({**key, **said, **proof, "eid": held.eid, "iccid": held.iccid, "rework": rework_id})
+    if gone:
+        view.pending.discard(held.package_id)
+        view.gone.add(held.package_id)
+
+
+def _check_removals(view: View, document: UnitResultEvent) -> None:
+    """Raises CustodyError CUSTODY.EVENT_REFUSED for a removal that nobody ordered, or of something else."""
+    for told in document.removed:
+        held = view.packages.get(told.package_id)
+        if held is None or (held.eid, held.iccid) != (document.unit.eid, told.iccid):
+            raise settle.refused(f"package {told.package_id[:64]!r} belongs to another chip or profile")
+        if held.package_id not in view.pending | view.gone:
+            raise settle.refused(f"nobody ordered that package {held.package_id} leaves its chip")
+        if told.state not in ("GONE", "PRESENT", "UNKNOWN"):
+            raise settle.refused(f"a removal that ended as {told.state[:32]!r}")
+
+
 def _taken(event: ReceivedEvent, document: UnitResultEvent) -> dict[str, Any]:
     return {
         "node": event.node_id,
@@ -301,6 +345,8 @@ def _clear(plan: Plan, view: View, event: ReceivedEvent, result: Result, at: str
         reason = "no proof that the chip is sealed"
     elif still_open:
         reason = f"package {', '.join(still_open)}"
+    elif any(held.package_id in view.pending for held in packages):
+        reason = "profiles are to leave its chip: it is in rework"
     elif not view.clean[eid]:
         try:
             order = view.quota.take(eid)
@@ -318,7 +364,11 @@ def _clear(plan: Plan, view: View, event: ReceivedEvent, result: Result, at: str
             {
                 "eid": eid,
                 "sn": document.unit.sn,
-                "iccids": sorted(held.iccid for held in packages if held.state is PackageState.INSTALLED),
+                "iccids": sorted(
+                    held.iccid
+                    for held in packages
+                    if held.state is PackageState.INSTALLED and held.package_id not in view.gone
+                ),
                 "seal": document.seal,
                 "transaction_id": document.transaction_id,
                 "event": event.id,
@@ -391,13 +441,17 @@ def write(connection: Connection, trail: Trail, plan: Plan, learning: Learning) 
         (state_span, plan.spans),
         (load_time, plan.loads),
         (quota_unit, plan.counted),
+        (removal, plan.removals),
     )
     for table, rows in inserts:
         if rows:
             connection.execute(table.insert(), rows)
+    note_again(connection, plan.attempts)
     for facts in plan.taken:
         trail.note("result", **facts)
     take(connection, trail, plan.steps)
+    for facts in plan.removed:
+        trail.note("removed", **facts)
     if plan.sealed:
         connection.execute(_seal, plan.sealed)
     for facts in plan.cleared:

@@ -166,6 +166,7 @@ class ParkedRow:
     text: str
     body: bytes
     at: str
+    number: int
 
 
 # ---- out: the books ---------------------------------------------------------------------------------
@@ -296,8 +297,51 @@ class RefusedItemRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ReworkRow:
+    """One rework order and how far it has come.
+
+    `sku`, `region`: what the unit becomes, "" = stock. `packages` profiles are to go, `gone` are gone; `failed`: the
+    chip refused last; `reprovisioned`: a new profile of sku and region is on the chip.
+    """
+
+    rework_id: str
+    eid: str
+    sku: str
+    region: str
+    sealed: bool
+    told_by: str
+    reason: str
+    at: str
+    packages: int
+    gone: int
+    failed: bool
+    reprovisioned: bool
+
+    @property
+    def removed(self) -> bool:
+        """Whether nothing of it is left on the chip."""
+        return self.gone == self.packages
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalRow:
+    """A profile that left its chip; `notification_b64` is the chip's signed word, "" where it kept none."""
+
+    package_id: str
+    rework_id: str
+    at: str
+    node_id: str
+    seq: int
+    result: int | None
+    notification_b64: str
+
+
+@dataclass(frozen=True, slots=True)
 class PackageRow:
-    """One package: its steps, what was said of it and where it was reported, each oldest first."""
+    """One package: its steps, what was said of it and where it was reported, each oldest first.
+
+    `removed`: how its profile left the chip again; None: it did not.
+    """
 
     package_id: str
     iccid: str
@@ -314,6 +358,7 @@ class PackageRow:
     history: tuple[LedgerRow, ...]
     words: tuple[WordRow, ...]
     reports: tuple[ReportedRow, ...]
+    removed: RemovalRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,11 +404,15 @@ class UnitRecord:
     clean_to_ship_at: str | None
     packages: tuple[PackageRow, ...]
     attempts: tuple[AttemptRow, ...]
+    reworks: tuple[ReworkRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """What a Profile Loading Report says of one package: its present state and the result that brought it there."""
+    """What a Profile Loading Report says of one package: its present state and the result that brought it there.
+
+    `deleted_at`: when its profile left the chip again, "" = it did not; `notification`: the chip's signed word of that.
+    """
 
     package_id: str
     eid: str
@@ -378,6 +427,8 @@ class ResultRow:
     started_at: str
     ended_at: str
     taken_at: str
+    deleted_at: str = ""
+    notification: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ifpp.errors import CustodyError, SettingsError
 from ifpp.model.states import PACKAGE_TRANSITIONS, PackageState
 from ifpp.store.figure_tables import KEPT
 from ifpp.store.quota_tables import KEPT as QUOTA_KEPT
+from ifpp.store.rework_tables import KEPT as REWORK_KEPT
 from ifpp.store.schema import IDENTITY, meta, metadata, package_transition
 from ifpp.store.steps import SCHEMA_VERSION
 
@@ -46,6 +47,7 @@ _KEPT = (
     "line_log",
     *KEPT,
     *QUOTA_KEPT,
+    *REWORK_KEPT,
     "audit_entry",
     "audit_key",
     "audit_checkpoint",

@@ -77,7 +77,7 @@ def why_not(row: _Package, holder: tuple[str, str], at: str) -> str:
     if state in (S.SENT, S.UNKNOWN):
         return f"{state} since {row.changed_at}: the chip must be read first"
     if state in (S.INSTALLED, S.DESTROYED) or row.spent:
-        return f"{state} since {row.changed_at}" + (", and its key is spent" if state is S.FAILED else "")
+        return _over(row, state)
     if row.withdrawn:
         return "its delivery was withdrawn"
     if expired(row, at):
@@ -85,6 +85,12 @@ def why_not(row: _Package, holder: tuple[str, str], at: str) -> str:
     if taken(row, holder, at):
         return f"claimed by {row.node_id} {row.head_id} until {row.lease_until}"
     return ""
+
+
+def _over(row: _Package, state: PackageState) -> str:
+    if row.leaving:
+        return "its profile left the chip again" if row.gone else "its profile is to leave the chip"
+    return f"{state} since {row.changed_at}" + (", and its key is spent" if state is S.FAILED else "")
 
 
 def expired(row: _Package, at: str) -> bool:
@@ -124,7 +130,7 @@ def _by_plan(plan: Plan, ours: list[_Package], loadable: list[_Package]) -> tupl
     granted: list[_Package] = []
     missing: list[Planned] = []
     for planned in plan.profiles:
-        if any(row.state in _THERE and planned.fits(row) for row in ours):
+        if any(row.state in _THERE and not row.leaving and planned.fits(row) for row in ours):
             continue
         fitting = [row for row in loadable if planned.fits(row)]
         if fitting:

@@ -317,6 +317,53 @@ STEPS: tuple[Step, ...] = (
         ),
         kept=("production_order", "quota_unit"),
     ),
+    Step(
+        11,
+        "rework: profiles that leave their chip again, and what the chips say of it",
+        both=(
+            (
+                "CREATE TABLE rework_order (rework_id TEXT NOT NULL, eid TEXT NOT NULL, sku TEXT NOT NULL, "
+                "region TEXT NOT NULL, sealed BOOLEAN NOT NULL, told_by TEXT NOT NULL, reason TEXT NOT NULL, "
+                "at TEXT NOT NULL, CONSTRAINT pk_rework_order PRIMARY KEY (rework_id), "
+                "CONSTRAINT fk_rework_order_eid FOREIGN KEY(eid) REFERENCES chip (eid))"
+            ),
+            "CREATE INDEX ix_rework_order_eid ON rework_order (eid)",
+            (
+                "CREATE TABLE rework_package (package_id TEXT NOT NULL, rework_id TEXT NOT NULL, "
+                "CONSTRAINT pk_rework_package PRIMARY KEY (package_id), "
+                "CONSTRAINT fk_rework_package_package_id FOREIGN KEY(package_id) REFERENCES package (package_id), "
+                "CONSTRAINT fk_rework_package_rework_id FOREIGN KEY(rework_id) REFERENCES rework_order (rework_id))"
+            ),
+            "CREATE INDEX ix_rework_package_rework_id ON rework_package (rework_id)",
+            (
+                "CREATE TABLE removal (package_id TEXT NOT NULL, node_id TEXT NOT NULL, seq BIGINT NOT NULL, "
+                "gone BOOLEAN NOT NULL, result BIGINT, reason TEXT NOT NULL, notification {blob}, at TEXT NOT NULL, "
+                "CONSTRAINT pk_removal PRIMARY KEY (package_id, node_id, seq), "
+                "CONSTRAINT fk_removal_package_id FOREIGN KEY(package_id) REFERENCES rework_package (package_id), "
+                "CONSTRAINT fk_removal_node_id_seq FOREIGN KEY(node_id, seq) REFERENCES event (node_id, seq))"
+            ),
+            "CREATE UNIQUE INDEX ux_removal_gone ON removal (package_id) WHERE gone",
+        ),
+        kept=("rework_order", "rework_package", "removal"),
+    ),
+    Step(
+        12,
+        "attempts at units that were tried more than once, apart, to be counted quickly",
+        both=(
+            (
+                "CREATE TABLE unit_again (node_id TEXT NOT NULL, seq BIGINT NOT NULL, operation TEXT NOT NULL, "
+                "unit TEXT NOT NULL, ended_at TEXT NOT NULL, CONSTRAINT pk_unit_again PRIMARY KEY (node_id, seq), "
+                "CONSTRAINT fk_unit_again_node_id_seq FOREIGN KEY(node_id, seq) REFERENCES event (node_id, seq))"
+            ),
+            "CREATE INDEX ix_unit_again_ended_at ON unit_again (ended_at)",
+            (
+                "INSERT INTO unit_again SELECT a.node_id, a.seq, a.operation, a.unit, a.ended_at FROM unit_attempt a "
+                "JOIN (SELECT operation, unit FROM unit_attempt WHERE unit <> '' GROUP BY operation, unit "
+                "HAVING count(*) > 1) b ON b.operation = a.operation AND b.unit = a.unit"
+            ),
+        ),
+        kept=("unit_again",),
+    ),
 )
 SCHEMA_VERSION = STEPS[-1].version
 """The schema this ifpp works with."""

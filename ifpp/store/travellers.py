@@ -29,9 +29,12 @@ OF_JOB = exists().where(_t.job_order_id == bindparam("job_order_id"))
 """Whether the job order has travellers."""
 
 
-def check(connection: Connection, request: ClaimRequest, *, known: bool, of_job: bool) -> str:
+def check(
+    connection: Connection, request: ClaimRequest, *, known: bool, of_job: bool, other_product: bool = False
+) -> str:
     """Hold a claim against the travellers of its unit; return the serial number, "" when nobody knows it.
 
+    `other_product`: a rework order says what the unit becomes, the traveller only which chip it is.
     `known`, `of_job`: what KNOWN and OF_JOB say of the request. Raises SupplyError UNIT.TRAVELLER when they do not
     agree, UNIT.NO_TRAVELLER for a serial number that is missing among the travellers of its job order.
     """
@@ -40,24 +43,33 @@ def check(connection: Connection, request: ClaimRequest, *, known: bool, of_job:
     named = newest.get(request.sn)
     of_chip = [row for row in newest.values() if row.eid == request.eid]
     for row in (*of_chip, *([] if named is None else [named])):
-        for what, said, found in _differences(request, row):
+        for what, said, found in _differences(request, row, other_product=other_product):
             detail = f"the traveller of {row.sn} says {what} {said}, here it is {found}"
             raise SupplyError("UNIT.TRAVELLER", detail, where=f"EID {request.eid}")
     if len(of_chip) > 1:
         serials = ", ".join(sorted(row.sn for row in of_chip))
         raise SupplyError("UNIT.TRAVELLER", f"the travellers of {serials} name one chip", where=f"EID {request.eid}")
-    if request.sn and named is None and of_job and request.job_order_id:
+    if request.sn and named is None and of_job and request.job_order_id and not other_product:
         detail = f"job order {request.job_order_id} has travellers, and none of them is for it"
         raise SupplyError("UNIT.NO_TRAVELLER", detail, where=f"serial number {request.sn}")
     return request.sn or (of_chip[0].sn if of_chip else "")
 
 
-def _differences(request: ClaimRequest, row: _Traveller) -> Iterator[tuple[str, str, str]]:
+def announced(connection: Connection, job_order_id: str, sn: str, eid: str) -> bool:
+    """Return whether the newest traveller of a unit is for this job order, chip and serial number."""
+    rows = connection.execute(_of_unit, {"sn": sn, "eid": eid}).all() if job_order_id and (sn or eid) else []
+    newest = {row.sn: row for row in rows}.values()
+    return bool(newest) and all(
+        row.job_order_id == job_order_id and row.eid in ("", eid) and (not sn or row.sn == sn) for row in newest
+    )
+
+
+def _differences(request: ClaimRequest, row: _Traveller, *, other_product: bool) -> Iterator[tuple[str, str, str]]:
     """Give what differs; what one of the two does not say never does."""
     pairs = (
         ("the chip is", row.eid, request.eid),
-        ("the SKU is", row.sku, request.sku),
+        ("the SKU is", "" if other_product else row.sku, request.sku),
         ("the serial number is", row.sn, request.sn),
-        ("the job order is", row.job_order_id, request.job_order_id),
+        ("the job order is", "" if other_product else row.job_order_id, request.job_order_id),
     )
     return ((what, said, found) for what, said, found in pairs if said and found and said != found)

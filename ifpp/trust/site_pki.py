@@ -24,6 +24,7 @@ _CA_DAYS, _DAYS, _LIST_DAYS = 3650, 730, 90
 _BACKDATED = timedelta(minutes=5)  # clocks of stations are not the same
 _END = b"-----END X509 CRL-----"
 SERVERS = ("store", "broker")
+CLIENTS = (*CallerRole, "mes")  # the MES speaks to the broker alone: the store knows no such role
 _PEM = serialization.Encoding.PEM
 _Key = ec.EllipticCurvePrivateKey
 _Public = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -71,8 +72,8 @@ class SitePki:
         self._old_key.unlink(missing_ok=True)
         self.revoke()
 
-    def issue_caller(self, role: CallerRole, name: str, now: datetime | None = None) -> tuple[Path, Path]:
-        """Issue or renew `<role>-<name>.pem`; return certificate and key. Raises CustodyError FILE.WRITE."""
+    def issue_caller(self, role: str, name: str, now: datetime | None = None) -> tuple[Path, Path]:
+        """Issue or renew `<role>-<name>.pem`, role of `CLIENTS`; return certificate and key. Raises CustodyError."""
         return self._issue(self.certificate(role, name), *_alternative(role, name), now)
 
     def issue_store(self, host: str, kind: str = "store") -> tuple[Path, Path]:

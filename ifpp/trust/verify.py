@@ -12,7 +12,15 @@ from datetime import datetime
 from typing import NoReturn
 
 from ifpp.errors import VerificationError
-from ifpp.model.chip import BoundProfilePackage, InstallResult, NotificationEvent, OtkList, OtkState, PrepareDownload
+from ifpp.model.chip import (
+    BoundProfilePackage,
+    InstallResult,
+    NotificationEvent,
+    OtkList,
+    OtkState,
+    PrepareDownload,
+    SignedNotification,
+)
 from ifpp.model.ids import Eid, Iccid
 from ifpp.trust.chain import EuiccKey, SmdpIdentity
 from ifpp.trust.keys import BRAINPOOL256, P256, PublicKey
@@ -153,6 +161,17 @@ def check_install_result(pir: InstallResult, expected: ExpectedResult, euicc: Eu
         detail = f"sequence number {pir.seq_number} is not after {expected.last_seq}: an old result again"
         raise VerificationError("PIR.MISMATCH", detail, where=where)
     _check_final_result(pir, where)  # 8
+
+
+def check_deletion(notice: SignedNotification, iccid: Iccid, euicc: EuiccKey) -> None:
+    """Check that a notification is this chip's word that it deleted a profile (SGP.22 2.8.1).
+
+    1. Its event is a deletion and nothing else, of this ICCID: raises PIR.MISMATCH.
+    2. The eUICC signed it: raises PIR.SIGNATURE.
+    """
+    if notice.iccid != iccid or notice.events != frozenset({NotificationEvent.DELETE}):  # 1
+        raise VerificationError("PIR.MISMATCH", "the notification is not of its deletion", where=f"ICCID {iccid}")
+    euicc.key.verify(notice.signature, notice.signed_raw, what="delete notification", code="PIR.SIGNATURE")  # 2
 
 
 def _check_final_result(pir: InstallResult, where: str) -> None:

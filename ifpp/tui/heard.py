@@ -14,7 +14,6 @@ from ifpp.model.messages import Job, JobState, Online, StationState
 STALE_S = 5.0
 """A station says its state every two seconds at least: older than this, it is not true any more."""
 _ALARM_STANDS = ("UNACK_ALARM", "ACK_ALARM", "RTN_UNACK")
-_ALARM_RANK = {"UNACK_ALARM": 0, "RTN_UNACK": 1, "ACK_ALARM": 2}
 
 
 @dataclass(slots=True)
@@ -56,7 +55,9 @@ class Heard:
         elif at == "_line/state/stock":
             self.stock = decode(document, type=Stock)
         elif at == "_line/kpi/shift":
-            self.shift = decode(document, type=Kpi)
+            shift = decode(document, type=Kpi)
+            if self.shift is None or shift.window.start >= self.shift.window.start:  # else one that ended, revised
+                self.shift = shift
         elif at == "_line/state/online":
             self.line_online = decode(document, type=Online).online
         elif name == "state/alarms" and not at.startswith("_"):
@@ -79,7 +80,7 @@ class Heard:
     def standing(self) -> list[tuple[str, ActiveAlarm]]:
         """The alarms that want somebody, the most important first: by id."""
         found = [(key, one) for key, one in self._alarms().items() if one.state in _ALARM_STANDS]
-        return sorted(found, key=lambda one: (_ALARM_RANK[one[1].state] == 2, one[1].priority, one[1].first_at))  # noqa: PLR2004
+        return sorted(found, key=lambda one: (one[1].state == "ACK_ALARM", one[1].priority, one[1].first_at))
 
     def _alarms(self) -> dict[str, ActiveAlarm]:
         return self.alarms.alarms if self.alarms else {}

@@ -32,7 +32,7 @@ class Said(msgspec.Struct, kw_only=True):
 
 
 class Link:
-    """Keeps a connection to the socket at `path`; belongs to the event loop. `said` gets every line, `lost` each end."""
+    """Keeps a connection to the socket at `path`; `said` gets each line, `lost` each end. Belongs to the event loop."""
 
     def __init__(self, path: Path, said: Callable[[Said], None], lost: Callable[[], None]) -> None:
         self._path = path

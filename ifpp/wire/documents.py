@@ -126,8 +126,18 @@ class FpaError(msgspec.Struct, kw_only=True):
     text: str
 
 
+class Deletion(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A profile left its chip again in rework: when the factory took that, and the chip's delete notification."""
+
+    at: Stamp
+    notification: bytes | None = None
+
+
 class ReportItem(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What became of one package: the chip's signed result as received (`pir`), or the factory's own error."""
+    """What became of one package: the chip's signed result as received (`pir`), or the factory's own error.
+
+    `deleted`: that its profile is not on the chip any more.
+    """
 
     eid: Eid
     iccid: Iccid
@@ -139,6 +149,7 @@ class ReportItem(msgspec.Struct, omit_defaults=True, kw_only=True):
     ended_at: Stamp
     pir: bytes | None = None
     fpa_error: FpaError | None = None
+    deleted: Deletion | None = None
 
     def __post_init__(self) -> None:
         _sized("transaction_id", self.transaction_id, 1, 16)

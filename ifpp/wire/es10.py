@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ifpp.errors import WireError
-from ifpp.model.chip import EuiccInfo2, InstallResult, NotificationEvent, PirEntry, ProfileInfo
+from ifpp.model.chip import EuiccInfo2, InstallResult, NotificationEvent, PirEntry, ProfileInfo, SignedNotification
 from ifpp.model.ids import Eid, Iccid
 from ifpp.wire import fields
 from ifpp.wire.tlv import Tlv, bit_string, boolean, integer, read, read_as, read_many, write
@@ -138,6 +138,17 @@ def parse_retrieved(data: bytes) -> tuple[InstallResult, ...]:
             return ()
         raise
     return tuple(_install_result(member) for member in listed.children() if member.tag != fields.SEQUENCE)
+
+
+def parse_other_notifications(data: bytes) -> tuple[SignedNotification, ...]:
+    """Return the notifications of enabling, disabling and deletion among the retrieved ones (tag 30, 2.8.1)."""
+    try:
+        listed = _answer(_RETRIEVE, data, "RetrieveNotificationsList").need(_OK)
+    except ResultError as error:
+        if error.result == _NO_RESULT_AVAILABLE:
+            return ()
+        raise
+    return tuple(_other_notification(member) for member in listed.children() if member.tag == fields.SEQUENCE)
 
 
 def sent_request(seq_number: int) -> bytes:
@@ -282,6 +293,19 @@ def _entry(member: Tlv) -> PirEntry:
         seq_number=member.need(0x80).integer(),
         events=member.need(0x81).bits(),
         iccid=_lenient_iccid(member.first(fields.ICCID)),
+    )
+
+
+def _other_notification(member: Tlv) -> SignedNotification:
+    about = member.need(_NOTIFICATION)
+    entry = _entry(about)
+    return SignedNotification(
+        raw=member.raw,
+        signed_raw=about.raw,
+        signature=fields.signature(member.need(fields.SIGNATURE)),
+        seq_number=entry.seq_number,
+        events=entry.events,
+        iccid=entry.iccid,
     )
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from ifpp.errors import CustodyError
-from ifpp.line.first_article import CHANGEOVER, RELEASE, check_release, standing
+from ifpp.line.first_article import CHANGEOVER, RELEASE, check_release, not_open, standing
+from ifpp.model.messages import FirstArticles
 from ifpp.settings import Gate
+from ifpp.store.factory import Factory
+from ifpp.store.records import ReceivedEvent
 from ifpp.store.releases import Article, Release
+from tests.clock import START
+from tests.line.world import JOB, eid_of, unit_result
 
 GATE = Gate(first_articles=2, golden_units=("GOLD",))
 
@@ -63,3 +72,28 @@ def test_a_changeover_closes_the_gate_until_the_next_release() -> None:
 def test_without_a_unit_nothing_is_shown_and_without_a_gate_nothing_is_missing() -> None:
     assert standing("J", GATE, [], []).missing == ("no station has made a unit of it",)
     assert standing("J", Gate(), [], []).missing == ()
+
+
+def test_stations_hear_how_much_they_may_still_make(tmp_path: Path) -> None:
+    with closing(Factory.open(f"sqlite:///{tmp_path / 'factory.db'}")) as factory:
+        with factory.intake("job", "JO-1", "JO-1", START) as intake:
+            intake.add_job("L1", JOB)
+        assert not_open(factory.figures, Gate(), [JOB]) == {}
+        gate = Gate(first_articles=2)
+        assert not_open(factory.figures, gate, [JOB])["JO-1"] == FirstArticles(wanted=2)
+        for number, result in ((1, "FAIL"), (2, "PASS")):
+            told = unit_result("st01", number, str(eid_of(number)), result=result)
+            factory.take_events([ReceivedEvent.parse("st01", told)], START)
+        heard = not_open(factory.figures, gate, [JOB])["JO-1"]
+        assert (heard.left, heard.made) == ({"st01": 1}, {"st01": 2})
+        factory.figures.release_job(Release("JO-1", "", RELEASE, "", "anna", "seen"), START)
+        assert not_open(factory.figures, gate, [JOB]) == {}
+        factory.figures.release_job(Release("JO-1", "tray B", CHANGEOVER, "", "anna", "new tray"), START)
+        assert "JO-1" in not_open(factory.figures, gate, [JOB])
+        held = msgspec.structs.replace(JOB, dispatch_status="HELD")
+        assert not_open(factory.figures, gate, [held]) == {}
+
+
+def test_without_a_gate_a_job_order_is_open() -> None:
+    assert standing("J", Gate(), [], []).is_open
+    assert not standing("J", GATE, [], []).is_open

@@ -389,8 +389,9 @@ def test_failures_repair_and_what_costs_most(new_factory: Any) -> None:
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.5, 20), (0.95, 40), (0.25, 10), (0.26, 20), (1.0, 40)])
 def test_percentiles_are_nearest_rank(share: float, wanted: int) -> None:
-    assert percentile([10, 20, 30, 40], share) == wanted
-    assert percentile([], share) is None
+    assert percentile({20: 1, 10: 1, 40: 1, 30: 1}, share) == wanted
+    assert percentile({}, share) is None
+    assert percentile({10: 3, 20: 1}, share) == (10 if share < 0.9 else 20)
 
 
 async def test_the_supervisor_tells_hour_shift_and_job_and_shows_exact_gauges(
@@ -409,8 +410,66 @@ async def test_the_supervisor_tells_hour_shift_and_job_and_shows_exact_gauges(
             ).up() as reader:
                 await until(lambda: all(reader.payloads(TOPICS.kpi(kind)) for kind in ("hour", "shift", "job")))
                 told = msgspec.json.decode(reader.payloads(TOPICS.kpi("job"))[-1], type=KpiDocument)
-            assert (told.window.job_order_id, told.total.units_in, told.total.good, told.revision) == ("JO-1", 1, 1, 0)
+            assert (told.window.job_order_id, told.units_in, told.good, told.revision) == ("JO-1", 1, 1, 0)
             assert supervisor.value("ifpp_kpi_units", window="job", count="good") == 1
             assert supervisor.value("ifpp_kpi_ratio", window="shift", ratio="fpy") == 1
     finally:
         factory.close()
+
+
+def told_at(number: int, ended: datetime) -> ReceivedEvent:
+    """A unit that passed at that time, as the station's next event."""
+    document = msgspec.json.decode(unit_result("st01", number, eid=str(eid_of(number))), type=UnitResultEvent)
+    end = utc_ms_text(ended)
+    return ReceivedEvent.parse("st01", msgspec.json.encode(msgspec.structs.replace(document, ts=end, ended_at=end)))
+
+
+async def test_the_last_document_of_an_hour_and_its_revisions_go_out_beside_the_present_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kpi_desk, "KPI_S", 0.05)
+    factory = GatedFactory.at(tmp_path)
+    now = datetime.now(UTC)
+    hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    try:
+        factory.add_job(JOB)
+        factory.take_events([told_at(1, hour + timedelta(minutes=5)), told_at(3, now)], now)
+        async with running(tmp_path) as broker, supervised(site_at(broker.port), factory):
+            async with Node(broker.port, "reader", [TOPICS.kpi("hour")]).up() as reader:
+
+                def told() -> list[KpiDocument]:
+                    found = [
+                        msgspec.json.decode(body, type=KpiDocument) for body in reader.payloads(TOPICS.kpi("hour"))
+                    ]
+                    return [one for one in found if one.window.start == utc_ms_text(hour)]
+
+                await until(lambda: bool(told()))
+                assert [(one.revision, one.complete, one.good) for one in told()] == [(1, False, 1)]
+                factory.take_events([told_at(2, hour + timedelta(minutes=50))], now)
+                await until(lambda: len(told()) == 2)
+                assert [(one.revision, one.complete, one.good) for one in told()[1:]] == [(2, True, 2)]
+            async with Node(broker.port, "late", [TOPICS.kpi("hour")]).up() as reader:
+                await until(lambda: bool(reader.payloads(TOPICS.kpi("hour"))))
+                standing = msgspec.json.decode(reader.payloads(TOPICS.kpi("hour"))[0], type=KpiDocument)
+                assert standing.window.start > utc_ms_text(hour)
+    finally:
+        factory.close()
+
+
+def test_a_job_order_that_ended_has_revisions_and_one_that_is_due_a_takt(new_factory: Any) -> None:
+    factory = new_factory()
+    book = KpiBook(Site("e", "s", "a", "L1", kpi=PLANNED), factory)
+    factory.take_events(events([Try("st01", "h01", "A", "LOAD", "U1", 1, "PASS", 60, 12)], []), NOW)
+    window = book.job("A")
+    assert window is not None
+    assert book.write(window, NOW, job="A", keep=True).revision == 0
+    due = utc_ms_text(NOW + timedelta(hours=1))
+    for version, changes in ((2, {"due_at": due}), (3, {"due_at": due, "dispatch_status": "COMPLETED"})):
+        with factory.intake("job", "A", f"A-{version}", NOW) as intake:
+            intake.add_job("L1", msgspec.structs.replace(JOBS["A"], version=version, **changes))
+        written = book.write(window, NOW, job="A", keep=True)
+        if version == 2:
+            assert written.content["takt_s"] == 3600 / 99
+    assert written.revision == 1
+    factory.take_events(events([Try("st02", "h01", "A", "LOAD", "U2", 1, "PASS", 61, 12)], []), NOW)
+    assert book.write(book.job("A") or window, NOW, job="A", keep=True).revision == 2

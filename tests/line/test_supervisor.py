@@ -150,7 +150,7 @@ async def test_another_nodes_word_is_not_taken_for_the_senders(tmp_path: Path, f
         station.record(1, node_id="st02")
         await station.send(1)
         await until(
-            lambda: supervisor.value("ifpp_contract_violation_total", schema="state_changed", reason="envelope") == 1
+            lambda: supervisor.value("ifpp_contract_violation_total", schema="state_changed", reason="node") == 1
         )
         station.outbox.clear()
         await station.send(*station.record(1))  # the number it claimed is still free for the real event

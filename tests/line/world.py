@@ -40,6 +40,7 @@ from ifpp.model.messages import (
 from ifpp.settings import Broker, Site, Supervisor
 from ifpp.store.factory import Factory
 from ifpp.store.records import ChipItem, PackageItem, ReceivedEvent, TakeResult
+from ifpp.store.tenure import Tenure
 from ifpp.trust.signer import Signer
 from tests.bus.node import TOPICS, Node, until
 from tests.real.mosquitto import running
@@ -84,12 +85,14 @@ class GatedFactory(Factory):
         factory.entered = 0
         return factory
 
-    def take_events(self, received: Sequence[ReceivedEvent], now: datetime) -> list[TakeResult]:
+    def take_events(
+        self, received: Sequence[ReceivedEvent], now: datetime, tenure: Tenure | None = None
+    ) -> list[TakeResult]:
         self.entered += 1
         if self.faults:
             raise self.faults.pop(0)
         assert self.gate.wait(20)
-        return super().take_events(received, now)
+        return super().take_events(received, now, tenure)
 
     def add_job(self, job: Job) -> None:
         with self.intake("job", job.job_order_id, f"{job.job_order_id}-{job.version}", datetime.now(UTC)) as intake:

@@ -165,10 +165,10 @@ def test_a_flood_names_what_came_first_and_ends() -> None:
     for head in range(11):
         desk.say(CONTACT, f"st01/h{head:02}", active=True)
         desk.after(1)
-    assert desk.flood is True
-    assert [desk.active()[alarm_id].source for alarm_id in desk.first_out] == [f"st01/h{n:02}" for n in range(5)]
+    assert desk.floods.on is True
+    assert [desk.active()[alarm_id].source for alarm_id in desk.floods.first_out] == [f"st01/h{n:02}" for n in range(5)]
     desk.after(601)
-    assert (desk.flood, desk.first_out) == (False, ())
+    assert (desk.floods.on, desk.floods.first_out) == (False, ())
 
 
 def test_a_successor_rings_nothing_twice() -> None:

@@ -19,13 +19,20 @@ from ifpp.bus.client import BrokerAddress
 from ifpp.bus.visit import visit
 from ifpp.errors import ServiceError, SettingsError
 from ifpp.metrics import Metrics, Role
+from ifpp.model.clock import SystemClock
 from ifpp.roles import pki as command
 from ifpp.roles.certificates import Expiry
+from ifpp.store.client import StoreClient
+from ifpp.store.factory import Factory
+from ifpp.storefront.app import build_app
+from ifpp.storefront.door import Door
+from ifpp.storefront.server import serve
 from ifpp.trust.callers import CallerRole
 from ifpp.trust.expiry import endings
 from ifpp.trust.site_pki import SitePki
 from ifpp.trust.tls import Renewed, client_context, server_context
 from tests.clock import FakeClock
+from tests.store.world import request, stock
 
 
 @pytest.fixture
@@ -187,3 +194,44 @@ async def test_a_real_broker_wants_certificates_and_takes_renewed_ones(pki: Site
         while not await reached(port, shown):
             assert broker.poll() is None
             await asyncio.sleep(0.05)
+
+
+async def test_a_store_serves_on_while_certificates_and_ca_are_changed(pki: SitePki, tmp_path: Path) -> None:
+    pki.issue_store("127.0.0.1")
+    pki.issue_caller(CallerRole.STATION, "st01")
+    factory = Factory.open(f"sqlite:///{tmp_path / 'factory.db'}")
+    stock(factory, 5)
+    stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
+    app = build_app(factory, SystemClock(), Metrics(Role.STORE), door=Door(SystemClock(), None))
+    tls = side(pki, "store", "127.0.0.1", server_context).serving()
+    task = asyncio.create_task(serve(app, "127.0.0.1", 0, stop=stop, ready=port.set_result, tls=tls))
+    url, station = f"https://127.0.0.1:{await port}", side(pki, "station", "st01")
+    served: list[bytes] = []
+
+    async def load(number: int) -> None:
+        """A claim over a new connection, and the store's certificate it met."""
+        tls = station.current()
+        async with StoreClient(url, timeout_s=20, tls=tls) as client:
+            assert (await client.claim(request(number))).packages
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]), ssl=tls)
+        served.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        writer.close()
+
+    try:
+        async with StoreClient(url, timeout_s=20, tls=station.current()) as open_all_along:
+            await open_all_along.claim(request(1))
+            await load(2)
+            pki.issue_store("127.0.0.1")
+            await load(3)
+            pki.rotate()
+            pki.issue_caller(CallerRole.STATION, "st01")
+            await load(4)
+            pki.issue_store("127.0.0.1")
+            pki.retire()
+            await load(5)
+            assert (await open_all_along.claim(request(1))).packages
+    finally:
+        stop.set()
+        await task
+        factory.close()
+    assert (len(set(served)), served[1] == served[2]) == (3, True)

@@ -493,6 +493,25 @@ def test_the_last_key_loads_although_it_is_reserved() -> None:
     assert len(bench.terminal.ask(CHALLENGE).need(0x80).value) == 16
 
 
+def test_a_chip_for_rework_deletes_a_profile_before_its_keys_are_gone() -> None:
+    """SGP.41 A.4: it says so in its flags, notes the deletion, and opens nothing else."""
+
+    def options(card: Euicc) -> None:
+        card.nvm.rework = True
+
+    bench = new_bench(options=options)
+    bench.provision(bench.recipe())
+    flags = bench.terminal.ask(bytes.fromhex("f902a000")).need(0xA0).need(0x83).value
+    assert flags == integer(11)
+    named = tlv(0x5A, iccid_swapped(ICCID))
+    assert bench.terminal.send(tlv(0xBF31, tlv(0xA0, named), tlv(0x81, b"\x00"))) == (b"", 0x6985)
+    answer = bench.terminal.ask(tlv(0xBF32, tlv(0xA0, named), tlv(0x81, b"\x00")))
+    assert read_integer(answer.need(0x80).value) == 2  # it is not enabled
+    assert read_integer(bench.terminal.ask(tlv(0xBF33, named)).need(0x80).value) == 0
+    assert bench.terminal.ask(bytes.fromhex("bf28 04 81 02 04 10")).need(0xA0).children() != []
+    assert bench.terminal.send(CHALLENGE) == (b"", 0x6985)
+
+
 def test_connectivity_test_flag_lets_profiles_be_enabled() -> None:
     def options(card: Euicc) -> None:
         card.nvm.connectivity_test = True

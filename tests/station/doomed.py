@@ -104,7 +104,7 @@ async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom) ->
             jobs=jobs,
             board=Board("st01", journal.boot_id, clock),
             gate=Gate(),
-            lives=Lives(["h01"], Life(), station_id="st01", boot_id=journal.boot_id, clock=clock),
+            lives=Lives(["h01"], Life(), clock=clock),
             metrics=Metrics(Role.STATION, line="L1", station="st01"),
             stopping=asyncio.Event(),
             at_edge=at_edge,

@@ -236,10 +236,10 @@ class Run:
         self.board = Board("st01", journal.boot_id, shop.clock)
         self.watch = Watch(journal, self.gate, outbox, self.metrics, shop.clock)
         self.stopping = asyncio.Event()
-        self._jobs = Jobs("st01")
-        self._jobs.update(JobState(schema="job/1.0", id="", ts="", node_id="_line", boot_id="", epoch=1, jobs=[JOB]))
+        self.jobs = Jobs("st01")
+        self.jobs.update(JobState(schema="job/1.0", id="", ts="", node_id="_line", boot_id="", epoch=1, jobs=[JOB]))
         self.sockets = [Socket() for url in ports.values() if url == _MEMORY]
-        self.lives = Lives(ports, life, station_id="st01", boot_id=journal.boot_id, clock=shop.clock)
+        self.lives = Lives(ports, life, clock=shop.clock)
         self.lock = Lock(self.gate)
         self.commands = Commands("st01", self.lives, self.board, journal, self.metrics, shop.clock, self.lock)
         self.store = StoreClient(shop.store_url, timeout_s=5)
@@ -258,7 +258,7 @@ class Run:
             journal=journal,
             store=self.supplier,
             trust=shop.trust,
-            jobs=self._jobs,
+            jobs=self.jobs,
             board=self.board,
             gate=self.gate,
             lives=self.lives,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from ifpp.errors import ServiceError
 from ifpp.log import Secret
 from ifpp.model.ids import Eid
 from ifpp.model.states import Lamp, PackageState
+from ifpp.sim.eum import dm_key_of
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.station.edges import Edge
 from ifpp.station.permits import Permits
@@ -123,3 +126,23 @@ async def test_the_key_file_and_the_chip_maker_agree_on_the_key_of_a_chip(tmp_pa
     eid = Eid("89049032123451234512345678901235")
     value = keys._newest(Purpose.CHIP).value.reveal()
     assert keys.authorise(eid, b"message") == authoriser(value)(eid, b"message")
+
+
+async def test_master_and_chip_key_are_in_no_log_journal_event_or_metric(
+    strict: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strict.permits = Permits(authoriser(MASTER), timeout_s=PATIENCE_S, heads=1)
+    with caplog.at_level(logging.DEBUG):
+        async with strict.start() as run:
+            assert await run.load(strict.chip()) is Lamp.PASS
+            events = await run.supervise()
+            told = b"".join(event.body for event in events) + run.metrics.text()
+    kept = _everything_in(tmp_path)
+    assert strict.eid().encode() in kept
+    for secret in (MASTER, dm_key_of(MASTER, strict.eid())):
+        for form in (secret, secret.hex().encode(), base64.b64encode(secret)):
+            assert form not in told + kept + caplog.text.encode()
+
+
+def _everything_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

@@ -42,7 +42,7 @@ class Fixture:
 
     def __init__(self, seed: int, settings: Life | None = None) -> None:
         self.settings = settings or Life()
-        self.lives = Lives(HEADS, self.settings, station_id="st01", boot_id="study", clock=FakeClock())
+        self.lives = Lives(HEADS, self.settings, clock=FakeClock())
         self.wear = dict.fromkeys(HEADS, HEALTHY)
         self.alarms: Counter[str] = Counter()
         self._chance = random.Random(seed)  # noqa: S311 - a study is repeatable
@@ -67,8 +67,8 @@ class Fixture:
             else:
                 finding = Finding.FAIL if chance() < FAILS else Finding.PASS
             again = finding is Finding.CONTACT and seating < RESEATS
-            alarms = self.lives.close(head, Seating("" if mute else str(self._units), finding, again))
-            self.alarms.update((alarm.code) for alarm in alarms if alarm.state == "UNACK_ALARM")
+            causes = self.lives.close(head, Seating("" if mute else str(self._units), finding, again))
+            self.alarms.update(cause.code for cause in causes if cause.standing)
             if not again:
                 return
 

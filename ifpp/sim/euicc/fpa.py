@@ -13,7 +13,7 @@ from ifpp.sim.euicc.nvm import KeySlot, KeyState
 from ifpp.sim.tlv import Node, integer, parse, read_integer, tlv
 
 _DIALECT_VERSION = bytes((1, 0, 0))
-_FLAG_LIST_SIGNING, _FLAG_RETRY_SAME_BPP, _FLAG_CONNECTIVITY_TEST = 1, 2, 4
+_FLAG_LIST_SIGNING, _FLAG_RETRY_SAME_BPP, _FLAG_CONNECTIVITY_TEST, _FLAG_REWORK = 1, 2, 4, 8
 _LOCK_DELETES_KEYS = 1
 
 OK = 0
@@ -31,6 +31,7 @@ def get_status(chip: Chip, _request: Node) -> bytes:
         _FLAG_LIST_SIGNING * chip.nvm.list_signing
         | _FLAG_RETRY_SAME_BPP * (not chip.nvm.strict)
         | _FLAG_CONNECTIVITY_TEST * chip.nvm.connectivity_test
+        | _FLAG_REWORK * chip.nvm.rework
     )
     return _answer(
         0xA0,

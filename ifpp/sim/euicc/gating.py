@@ -26,12 +26,16 @@ class Gate(IntEnum):
     OPEN = auto()
     SHUT = auto()
     IF_CONNECTIVITY_TEST = auto()
+    IF_REWORK = auto()  # SGP.41 A.4: profiles go before the keys do
+    IF_EITHER = auto()
 
 
 _ALWAYS = (Gate.OPEN, Gate.OPEN, Gate.OPEN)
 _FACTORY = (Gate.OPEN, Gate.OPEN, Gate.SHUT)
 _FIELD = (Gate.SHUT, Gate.OPEN, Gate.OPEN)
 _PROFILE_STATE = (Gate.IF_CONNECTIVITY_TEST, Gate.OPEN, Gate.OPEN)
+_DISABLE = (Gate.IF_EITHER, Gate.OPEN, Gate.OPEN)
+_DELETE = (Gate.IF_REWORK, Gate.OPEN, Gate.OPEN)
 
 # request tag -> gate by stage (KEYS_LEFT, NO_KEYS, LOCKED)
 GATES: dict[int, tuple[Gate, Gate, Gate]] = {
@@ -54,8 +58,8 @@ GATES: dict[int, tuple[Gate, Gate, Gate]] = {
     0xBF2E: _FIELD,  # GetEUICCChallenge
     0xBF38: _FIELD,  # AuthenticateServer
     0xBF31: _PROFILE_STATE,  # EnableProfile
-    0xBF32: _PROFILE_STATE,  # DisableProfile
-    0xBF33: _FIELD,  # DeleteProfile
+    0xBF32: _DISABLE,  # DisableProfile
+    0xBF33: _DELETE,  # DeleteProfile
     0xBF34: _FIELD,  # eUICCMemoryReset
     0xBF29: _FIELD,  # SetNickname
     0xBF3F: _FIELD,  # SetDefaultDpAddress
@@ -64,7 +68,13 @@ GATES: dict[int, tuple[Gate, Gate, Gate]] = {
 }
 
 
-def allowed(operation: int, stage: Stage, *, connectivity_test: bool) -> bool:
+def allowed(operation: int, stage: Stage, *, connectivity_test: bool, rework: bool = False) -> bool:
     """Say whether the gate of this operation is open at this stage."""
     gate = GATES.get(operation, _ALWAYS)[stage]
-    return gate is Gate.OPEN or (gate is Gate.IF_CONNECTIVITY_TEST and connectivity_test)
+    return {
+        Gate.OPEN: True,
+        Gate.SHUT: False,
+        Gate.IF_CONNECTIVITY_TEST: connectivity_test,
+        Gate.IF_REWORK: rework,
+        Gate.IF_EITHER: connectivity_test or rework,
+    }[gate]

@@ -90,11 +90,11 @@ class LoadMark:
 
 @dataclass(slots=True)
 class Nvm:
-    """The whole changing state. The last four fields are set at manufacture and never change.
+    """The whole changing state. The last five fields are set at manufacture and never change.
 
     `current` is the slot of the key prepared last, `challenges` are those a permit was taken with. `strict`: a key is
-    spent as soon as BF23 is accepted (FPX/1 10.7); otherwise the identical package may be loaded again. `rat` is the
-    content of A0 in GetRAT.
+    spent as soon as BF23 is accepted (FPX/1 10.7); otherwise the identical package may be loaded again. `rework`:
+    profiles can be disabled and deleted while one-time keys remain. `rat` is the content of A0 in GetRAT.
     """
 
     keys: list[KeySlot]
@@ -108,6 +108,7 @@ class Nvm:
     default_dp_address: str = ""
     strict: bool = False
     connectivity_test: bool = False
+    rework: bool = False
     list_signing: bool = True
     rat: bytes = DEFAULT_RAT
 

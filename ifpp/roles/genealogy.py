@@ -1,0 +1,50 @@
+"""`ifpp unit genealogy`: device - module - eUICC - profile - package, for the import of an MES."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ifpp.errors import SupplyError
+from ifpp.model.states import PackageState
+from ifpp.roles.runtime import open_factory
+from ifpp.settings import load_site
+from ifpp.store.records import UnitRecord
+
+
+def show_genealogy(site_file: Path, name: str) -> None:
+    """Print the tree of one unit as JSON; raises SupplyError EID.UNKNOWN."""
+    site = load_site(site_file)
+    factory = open_factory(site, site_file)
+    try:
+        unit = factory.unit(name)
+    finally:
+        factory.close()
+    if unit is None:
+        raise SupplyError("EID.UNKNOWN", "nothing is known of it", where=name)
+    sys.stdout.write(json.dumps(tree(unit), indent=2) + "\n")
+
+
+def tree(unit: UnitRecord) -> dict[str, Any]:
+    """Return device, its module with the eUICC in it, and the profiles that are on the chip now."""
+    last = max(unit.attempts, key=lambda row: (row.started_at, row.seq), default=None)
+    return {
+        "schema": "genealogy/1.0",
+        "device": {"sn": unit.sns[-1] if unit.sns else ""},
+        "module": {"firmware": "" if last is None else last.firmware},
+        "euicc": {"eid": unit.eid},
+        "clean_to_ship_at": unit.clean_to_ship_at,
+        "profiles": [
+            {
+                "iccid": package.iccid,
+                "profile_type": package.profile_type,
+                "smdp_oid": package.smdp_oid,
+                "bpp_sha256": package.bpp_sha256,
+                "transaction_id": package.transaction_id,
+            }
+            for package in unit.packages
+            if package.state == PackageState.INSTALLED and package.removed is None
+        ],
+    }

@@ -1,0 +1,134 @@
+"""A line and its MES, every process real: all numbers are equal at the end, whatever the MES and the line go through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ifpp.bus.broker import BrokerKind
+from ifpp.roles import demo_mes
+from ifpp.roles.accounts import Figures, take_account
+from ifpp.roles.demo_keys import KeysKind
+from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
+from ifpp.sim.world import JobPlan, build_world
+from ifpp.store.factory import Factory
+from tests.end_to_end.test_demo import figures
+from tests.real.mosquitto import require
+
+pytestmark = pytest.mark.timeout(240)
+UNITS = 6
+
+
+def test_a_demo_with_an_mes(tmp_path: Path) -> None:
+    require(BrokerKind.MOSQUITTO)
+    out = figures(tmp_path, "--units", "8", "--heads", "2", "--apdu-ms", "1", "--faults", "2", "--mes")
+    mes = out["mes"]
+    assert mes["differs"] == []
+    assert len(mes["responses"]) == len(mes["orders"]) == 2
+    assert (mes["results"], mes["packages"]["consumed"]) == (out["attempts"] + mes["results"] - out["acked"], 7)
+    assert mes["route_checks"]["asked"] >= 7
+
+
+class Line:
+    """One station, an MES with these options, and what a test does in the middle."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        require(BrokerKind.MOSQUITTO)
+        plan = [JobPlan("JO-1", "TRACKER", "EU", ["st01"])]
+        self.world = build_world(folder / "world", units=UNITS, seed=5, jobs=plan, profile_kb=(4, 6))
+        self.folder = folder
+        self.floor = FactoryFloor(
+            folder, ["st01"], heads=2, apdu_ms=3, broker=BrokerKind.MOSQUITTO, keys=KeysKind.NONE
+        )
+        self.floor.mes = True
+        self.floor.mes_extra = options
+
+    async def work(self, *trouble: str) -> tuple[Figures, dict[str, Any]]:
+        floor = self.floor
+        try:
+            await floor.start_broker()
+            await floor.open(self.world)
+            await demo_mes.begin(floor, self.world)
+            chips = floor.fleets["st01"]
+            await chips.tell("go")
+            if trouble:
+                await self._units(2)
+                await self._restart(trouble)
+            await asyncio.wait_for(chips.process.wait(), 120)
+            await floor.settled()
+            await floor.children.stop(floor.children["st01"])
+            await floor.write_reports()
+            await demo_mes.conclude(floor)
+        finally:
+            await floor.close()
+        account = take_account(self.folder, self.world, ["st01"], station_cpu_s=0.0, block_size=255)
+        told, differs = demo_mes.compare(floor.mes_file, floor.database)
+        assert differs == []
+        assert account.unaccounted == []
+        return account, told
+
+    async def _units(self, number: int) -> None:
+        factory = Factory.open(self.floor.database)
+        try:
+            while sum(row.units for row in factory.unit_counts()) < number:
+                await asyncio.sleep(0.05)
+        finally:
+            factory.close()
+
+    async def _restart(self, trouble: Sequence[str]) -> None:
+        if "broker" in trouble:
+            assert self.floor.broker is not None
+            await self.floor.broker.stop()
+            await self.floor.start_broker()
+        if "supervisor" in trouble:
+            await self.floor.children.stop(self.floor.children[SUPERVISOR])
+            await (await self.floor.start(SUPERVISOR)).wait_ready()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--slow", "0.3"],
+        ["--absent", "0.5,4"],
+        ["--absent", "0.5,4", "--route-policy", "ALLOW_AND_RECONCILE"],
+        ["--contradictory"],
+        ["--malicious"],
+    ],
+    ids=["slow", "absent", "absent, allowed", "contradictory", "malicious"],
+)
+async def test_whatever_the_mes_does_every_unit_is_made_and_told(tmp_path: Path, options: list[str]) -> None:
+    account, told = await Line(tmp_path, *options).work()
+    assert account.passed == UNITS
+    assert told["units"]["JO-1"] == {"units": UNITS, "good": UNITS}
+    if "--contradictory" in options:
+        assert told["orders"]["JO-1"] == {
+            "STORE": "ACCEPTED",
+            "START": "ACCEPTED",
+            "STORE conflict": "REJECTED",
+            "START again": "DUPLICATE",
+            "CLOSE": "ACCEPTED",
+        }
+
+
+async def test_a_refused_unit_goes_nowhere_and_the_others_pass(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    refused = line.world.units[2].eid
+    line.floor.mes_extra = ["--refuse", refused]
+    account, told = await line.work()
+    assert (account.passed, dict(account.failed)) == (UNITS - 1, {"SUPPLY": 1})
+    truth = json.loads((tmp_path / "fleet-st01.json").read_bytes())
+    (unit,) = [unit for unit in truth["units"] if unit["eid"] == refused]
+    assert (unit["card"]["profiles"], unit["lamp"]) == ([], "fail")
+    assert told["orders"]["JO-1"]["STOP"] == "ACCEPTED"
+
+
+@pytest.mark.parametrize("trouble", [["broker"], ["supervisor"], ["broker", "supervisor"]])
+async def test_restarts_in_the_middle_lose_and_double_nothing(tmp_path: Path, trouble: list[str]) -> None:
+    account, told = await Line(tmp_path).work(*trouble)
+    assert account.passed == UNITS
+    assert (told["gaps"], told["conflicts"]) == (0, 0)
