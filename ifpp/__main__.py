@@ -559,6 +559,16 @@ def unit_rework(
     order(config, eid, sku=sku, region=region, by=by, reason=reason)
 
 
+@unit_app.command("genealogy")
+def unit_genealogy(
+    name: Annotated[str, typer.Argument(help="EID, ICCID or serial number.")], config: Config = _SITE
+) -> None:
+    """Print device, module, eUICC, profiles and packages of a unit as JSON, for an MES to import."""
+    from ifpp.roles.genealogy import show_genealogy
+
+    show_genealogy(config, name)
+
+
 @unit_app.command("gate")
 def unit_gate(
     name: Annotated[str, typer.Argument(help="EID, ICCID or serial number.")],

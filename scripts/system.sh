@@ -23,6 +23,7 @@ if [ "${1-}" != readers ]; then
     want promtool prometheus
     want softhsm2-util softhsm2
     want stunnel4 stunnel4
+    want tmux tmux
     want '/usr/lib/*/engines-3/pkcs11.so' libengine-pkcs11-openssl
     want /usr/bin/p11-kit p11-kit
     want '/usr/lib/*/pkcs11/p11-kit-client.so' p11-kit-modules

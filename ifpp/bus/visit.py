@@ -46,14 +46,17 @@ async def tell(
     raise ServiceError("STATION.SILENT", f"no answer in {wait_s:g} s; it may act on it later", where=station)
 
 
-async def alarms_of(address: BrokerAddress, topics: Topics) -> ActiveAlarms:
-    """Return the alarms of the line; raises ServiceError BROKER.UNREACHABLE, STATION.UNKNOWN (no supervisor ever)."""
+async def alarms_of(address: BrokerAddress, topics: Topics) -> tuple[ActiveAlarms, bytes]:
+    """Return the alarms of the line, and the document as it was said.
+
+    Raises ServiceError BROKER.UNREACHABLE, STATION.UNKNOWN (no supervisor has told any).
+    """
     async with visit(address, topics.line, [topics.alarms(LINE_NODE)]) as here:
         inbound = await here.hear(_RETAINED_S)
         found = None if inbound is None else _decoded(inbound, ActiveAlarms)
-    if found is None:
+    if inbound is None or found is None:
         raise ServiceError("STATION.UNKNOWN", "its supervisor has told no alarms", where=LINE_NODE)
-    return found
+    return found, inbound.payload
 
 
 async def act_on_alarm(address: BrokerAddress, topics: Topics, command: AlarmCommand, wait_s: float) -> AlarmAnswer:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
+
 from ifpp.model.alarm_desk import NORMAL, RTN_UNACK, UNACK
 from ifpp.model.clock import parse_utc
 from ifpp.model.messages import Alarm
@@ -44,6 +46,11 @@ class AlarmFigures:
     def top_share(self) -> float:
         """Share of all rings that the ten most frequent make."""
         return sum(count for _, count in self.top) / self.rings if self.rings else 0.0
+
+
+def read(bodies: Iterable[bytes]) -> list[Alarm]:
+    """Return the changes of alarms in stored events."""
+    return [msgspec.json.decode(body, type=Alarm) for body in bodies]
 
 
 def figures(changes: Iterable[Alarm], start: datetime, end: datetime) -> AlarmFigures:

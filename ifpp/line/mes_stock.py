@@ -17,6 +17,7 @@ from ifpp.model.orders import ENDED
 from ifpp.store.factory import Factory
 
 _ROUND_S = 30.0
+_RETRY_S = 1.0
 _SHARE = 10  # counting takes at most one tenth of the time: every chip is read for each job
 
 log = get_logger("line.mes_stock")
@@ -52,13 +53,14 @@ class StockDesk:
     async def run(self, over: asyncio.Event) -> None:
         """Count again and again until `over`."""
         while True:
-            began_s = self._clock.monotonic()
+            began_s, round_s = self._clock.monotonic(), _ROUND_S
             try:
                 await self._say(await asyncio.to_thread(self._count))
             except IfppError as error:  # database or broker away: the next round says it
-                log.warning("stock.not_said", error=error)
+                log.debug("stock.not_said", error=error)
+                round_s = _RETRY_S
             took_s = self._clock.monotonic() - began_s
-            if await pause(self._clock, max(_ROUND_S, _SHARE * took_s), over):
+            if await pause(self._clock, max(round_s, _SHARE * took_s), over):
                 return
 
     def _count(self) -> dict[str, JobStock]:

@@ -59,7 +59,14 @@ def statement(what: str, report_id: str, sha256: str) -> bytes:
 
 
 def write_reports(
-    factory: Factory, folder: Path, *, start: datetime, end: datetime, now: datetime, signer: Signer | None = None, line: str = ""
+    factory: Factory,
+    folder: Path,
+    *,
+    start: datetime,
+    end: datetime,
+    now: datetime,
+    signer: Signer | None = None,
+    line: str = "",
 ) -> list[Report]:
     """Write a report into `folder` for each SM-DPf of which results were taken in [start, end).
 

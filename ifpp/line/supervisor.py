@@ -291,7 +291,7 @@ class _Reign:
             await self._retain(self._topics.kpi(window), Kpi, "kpi/1.0", **content)
         elif self._bus.connected:  # of a window that ended: it does not take the place of the present one
             document = self._envelope(Kpi, "kpi/1.0", epoch=self._epoch, **content)
-            await self._bus.publish(self._topics.kpi(window), msgspec.json.encode(document))
+            await self._publish(self._topics.kpi(window), msgspec.json.encode(document))
         return self._bus.connected
 
     async def _retain(self, topic: str, kind: Callable[..., Message], schema: str, **content: object) -> None:

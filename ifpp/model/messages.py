@@ -113,7 +113,7 @@ class Link(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class RouteNote(msgspec.Struct, kw_only=True):
-    """What came of a unit's route check: PASS, FAIL, SKIPPED or ERROR, and who decided it: MES, CACHE or OFF (nobody)."""
+    """A unit's route check: `result` PASS, FAIL, SKIPPED or ERROR; `source` MES, CACHE or OFF (nobody decided)."""
 
     request_id: str
     result: str

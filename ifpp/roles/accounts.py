@@ -103,7 +103,9 @@ class Figures:
         if self.mes is not None:
             told = f"{self.mes['results']} results, {len(self.mes['responses'])} job responses"
             checks = f"{self.mes['route_checks'].get('asked', 0)} route checks"
-            lines.append(f"MES            {told}, {checks}, {self.mes['doubles']} told twice, {self.mes['gaps']} missing")
+            lines.append(
+                f"MES            {told}, {checks}, {self.mes['doubles']} told twice, {self.mes['gaps']} missing"
+            )
             lines += [f"MES DIFFERS    {what}" for what in self.mes_differs]
         if self.unaccounted:
             lines += [f"UNACCOUNTED    {reason}" for reason in self.unaccounted]

@@ -9,16 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import msgspec
-
 from ifpp.bus.client import BrokerAddress
 from ifpp.bus.topics import Topics
 from ifpp.bus.visit import act_on_alarm, alarms_of
-from ifpp.line.alarm_figures import AlarmFigures, figures
+from ifpp.line.alarm_figures import AlarmFigures, figures, read
 from ifpp.model.alarm_acts import check_request
 from ifpp.model.alarms import ActiveAlarms, AlarmCommand
 from ifpp.model.clock import SystemClock
-from ifpp.model.messages import Alarm
 from ifpp.roles.runtime import broker_tls
 from ifpp.settings import load_site
 from ifpp.store.factory import Factory
@@ -41,9 +38,9 @@ class Act:
 def show(site_file: Path, *, as_json: bool) -> int:
     """Print the alarms of the line; returns 1 while one of them rings. Raises ServiceError."""
     topics, address = _where(site_file)
-    heard = asyncio.run(alarms_of(address, topics))
+    heard, document = asyncio.run(alarms_of(address, topics))
     if as_json:
-        sys.stdout.write(f"{msgspec.json.encode(heard).decode()}\n")
+        sys.stdout.write(f"{document.decode()}\n")
     else:
         sys.stdout.write(_listed(heard))
     return int(heard.horn)
@@ -76,7 +73,7 @@ def count(site_file: Path, days: float) -> int:
         told = factory.alarms.told(site.line, start)
     finally:
         factory.close()
-    sys.stdout.write(_counted(figures((msgspec.json.decode(body, type=Alarm) for body in told), start, now)))
+    sys.stdout.write(_counted(figures(read(told), start, now)))
     return 0
 
 

@@ -22,7 +22,7 @@ from ifpp.store.gate import gate_document
 from ifpp.store.records import AttemptRow, BalanceRow, LedgerRow, OpenRow, PackageRow, UnitRecord
 
 _USUAL_LEASE_S = Deadlines().lease_s
-_NO_MES = "not connected: this ifpp tells no MES yet; an MES may ask the store, GET /v1/units/{eid}/gate"
+_MES = "told over MQTT where [mes] is enabled; it may ask the store, too: GET /v1/units/{eid}/gate"
 _UNSEEN = "the store does not see a station's journal; what it did and has not sent yet stands there"
 
 
@@ -114,7 +114,7 @@ def _unit_text(record: UnitRecord, gate: UnitGate | None) -> Iterator[str]:
         yield from _attempt_text(attempt)
     yield ""
     yield f"station   {_UNSEEN}"
-    yield f"MES       {_NO_MES}"
+    yield f"MES       {_MES}"
 
 
 def _package_text(package: PackageRow) -> Iterator[str]:
@@ -191,7 +191,7 @@ def _unit_document(record: UnitRecord, gate: UnitGate | None) -> dict[str, Any]:
     document = asdict(record)
     document["gate"] = None if gate is None else gate_document(gate)
     document["station"] = {"known": False, "note": _UNSEEN}
-    document["mes"] = {"connected": False, "note": _NO_MES}
+    document["mes"] = {"note": _MES}
     for package, row in zip(document["packages"], record.packages, strict=True):
         package["stands"] = _stands(row)
     return document

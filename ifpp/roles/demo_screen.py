@@ -14,6 +14,7 @@ from ifpp.roles.screen import CTRL_C
 
 _SMALLEST = (60, 20)
 _STOP_S = 5.0
+_FIRST_LOOK_S = 2.0
 
 
 class DemoScreen:
@@ -29,7 +30,9 @@ class DemoScreen:
         seen = sys.stdin.isatty() and sys.stdout.isatty() and find_spec("textual") is not None
         if not seen or size.columns < _SMALLEST[0] or size.lines < _SMALLEST[1]:
             return cls(None)
-        return cls(await asyncio.create_subprocess_exec(*command, "tui", "--station-file", str(station_file)))
+        process = await asyncio.create_subprocess_exec(*command, "tui", "--station-file", str(station_file))
+        await asyncio.sleep(_FIRST_LOOK_S)  # the robots begin when somebody can see it
+        return cls(process)
 
     @property
     def shown(self) -> bool:

@@ -40,8 +40,8 @@ class FactoryFloor:
     """One line in `folder`: stations `stations` with `heads` heads each; a chip takes `apdu_ms` for a command.
 
     `supervisor_extra` are lines for the table [supervisor] of the site, `station_extra` tables for each station,
-    `fleet_extra` options of `ifpp sim fleet`; `encrypt_deliveries`: the SM-DPf sends envelopes for the transport key; `mes`: the
-    job orders come from `ifpp sim mes`, with the options `mes_extra`, and not from files.
+    `fleet_extra` options of `ifpp sim fleet`; `encrypt_deliveries`: the SM-DPf sends envelopes for the
+    transport key; `mes`: the job orders come from `ifpp sim mes`, with the options `mes_extra`, and not from files.
     """
 
     supervisor_extra = ""

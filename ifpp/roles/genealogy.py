@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ifpp.errors import SupplyError
+from ifpp.errors import CustodyError
 from ifpp.model.states import PackageState
 from ifpp.roles.runtime import open_factory
 from ifpp.settings import load_site
@@ -15,15 +15,15 @@ from ifpp.store.records import UnitRecord
 
 
 def show_genealogy(site_file: Path, name: str) -> None:
-    """Print the tree of one unit as JSON; raises SupplyError EID.UNKNOWN."""
+    """Print the tree of one unit as JSON; raises CustodyError UNIT.UNKNOWN."""
     site = load_site(site_file)
-    factory = open_factory(site, site_file)
+    factory = open_factory(site, site_file, writer="desk")
     try:
         unit = factory.unit(name)
     finally:
         factory.close()
     if unit is None:
-        raise SupplyError("EID.UNKNOWN", "nothing is known of it", where=name)
+        raise CustodyError("UNIT.UNKNOWN", "no unit with this EID, ICCID or serial number", where=name[:64])
     sys.stdout.write(json.dumps(tree(unit), indent=2) + "\n")
 
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sqlite3
 import stat
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import distributions
@@ -30,6 +29,7 @@ from ifpp.model.clock import utc_ms_text
 from ifpp.roles.key_access import using_keys
 from ifpp.roles.runtime import beside
 from ifpp.settings import Station, load_station
+from ifpp.station.history import every_value
 from ifpp.trust.keyring import KeyProvider, Purpose
 from ifpp.trust.signer import VerificationKey, read_public_key
 from ifpp.wire.audit import canonical
@@ -100,7 +100,7 @@ def _statement(station: Station, station_file: Path, keys: KeyProvider | None) -
         for path, content in contents.items()
         for what, pattern in _SECRETS.items()
         if not (path in allowed and what == "private key in PEM")
-        and (pattern.search(content) or any(pattern.search(value) for value in _values(path, content)))
+        and (pattern.search(content) or any(pattern.search(value) for value in every_value(path)))
     ]
     imports = list(_forbidden_imports())
     return {
@@ -111,7 +111,7 @@ def _statement(station: Station, station_file: Path, keys: KeyProvider | None) -
         "sockets": _sockets({path for path in files if path.suffix == ".db"}),
         "looked_for": sorted(_SECRETS),
         "found": found + imports,
-        "software": _software(),
+        "software": _software() | {"cryptography_reached_by": _reached()},
     }
 
 
@@ -126,18 +126,8 @@ def _files(station: Station, station_file: Path) -> Iterator[Path]:
         for one in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
             if one.is_file():
                 yield one
-
-
-def _values(path: Path, content: bytes) -> Iterator[bytes]:
-    """Every value of a SQLite database, whole: on the pages a long one is cut into parts."""
-    if not content.startswith(b"SQLite format 3\0"):
-        return
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-        database.text_factory = bytes
-        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            quoted = name.decode().replace('"', '""')
-            for row in database.execute(f'SELECT * FROM "{quoted}"'):  # noqa: S608 - a table's own name, quoted
-                yield from (value for value in row if isinstance(value, bytes))
+    for folder in {station_file.resolve().parent, beside(station_file, station.journal).parent}:
+        yield from (one for one in folder.iterdir() if one.is_file())  # also what nobody expects there
 
 
 def _file(path: Path, content: bytes, private: bool) -> dict[str, Any]:
@@ -162,14 +152,19 @@ def _sockets(databases: set[Path]) -> list[str]:
     """Sockets of the processes that have one of these databases open, as Linux names them; [] when none runs."""
     found: set[str] = set()
     for process in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            links = [str(one.readlink()) for one in process.iterdir()]
-        except OSError:
-            continue  # it ended, or is somebody else's
+        links = list(_links(process))
         if any(Path(link) in databases for link in links):
             wanted = {link[8:-1] for link in links if link.startswith("socket:[")}
             found.update(_named(process.parent, wanted))
     return sorted(found)
+
+
+def _links(descriptors: Path) -> Iterator[str]:
+    """What a process has open; nothing where it ended, or is somebody else's."""
+    with suppress(OSError):
+        for one in descriptors.iterdir():
+            with suppress(OSError):  # closed meanwhile
+                yield str(one.readlink())
 
 
 def _named(process: Path, inodes: set[str]) -> Iterator[str]:
@@ -197,10 +192,48 @@ def _forbidden_imports() -> Iterator[str]:
         for path in sorted((root / package).rglob("*.py")):
             if path.name == "hsm.py" or path.parent.name == "hsm":
                 continue
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                yield from (f"{path.name} imports {name}" for name in names if _FOREIGN.match(name))
+            found = {name.split(".")[0] for name in _imported(path) if _FOREIGN.match(name)}
+            yield from (f"{path.name} imports {name}" for name in sorted(found))
+
+
+def _reached() -> list[str]:
+    """Modules that use a library which could decrypt, and that the station's code imports, directly or not.
+
+    None of them is given a session key or a one-time private key: they check signatures, hold the station's own keys
+    and speak TLS. That they could be misused is what this list is for.
+    """
+    root = Path(ifpp.__file__).parent
+    waiting = {f"ifpp.{package}" for package in _STATION_CODE}
+    seen: set[str] = set()
+    able: set[str] = set()
+    for package in list(waiting):
+        waiting |= {_module(root, path) for path in (root / package.removeprefix("ifpp.")).rglob("*.py")}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        path = root.parent / Path(*name.split("."))
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if not file.is_file():
+            continue
+        for imported in _imported(file):
+            if _FOREIGN.match(imported):
+                able.add(name)
+            elif imported.startswith("ifpp.") and imported not in seen:
+                waiting.add(imported)
+    return sorted(able)
+
+
+def _module(root: Path, path: Path) -> str:
+    return ".".join(path.relative_to(root.parent).with_suffix("").parts)
+
+
+def _imported(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _software() -> dict[str, Any]:

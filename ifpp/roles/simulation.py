@@ -73,7 +73,7 @@ def mes(world: Path, broker: str, base: str, character: Character, out: Path) ->
         player = Mes(host, int(port), base, orders, character)
     except (OSError, ValueError, KeyError) as error:
         raise SettingsError("COMMAND.INVALID", f"it cannot begin ({error})", where=str(world)) from error
-    asyncio.run(play(player, out))
+    play(player, out)
 
 
 def span(text: str) -> tuple[float, float] | None:

@@ -89,7 +89,7 @@ class Told:
             self.through += 1
 
     def document(self, orders: dict[str, Order]) -> dict[str, Any]:
-        """The MES's own figures; `units`: by job order, by EID and their last result; chips that never told one are one."""
+        """The MES's own figures; `units`: of each order, by EID and last result; chips without an EID are one."""
         last: dict[tuple[str, str], dict[str, Any]] = {}
         for result in sorted(self.results, key=lambda one: (one["started_at"], one["source_seq"])):
             last[result["job_order_id"], result["unit"].get("eid", "")] = result
@@ -264,7 +264,7 @@ class Mes:
         while request_id in order.waiting:
             await self._say(f"{self._line}/cmd/job_order", document)
             end = time.monotonic() + _AGAIN_S
-            while request_id in order.waiting and time.monotonic() < end:
+            while request_id in order.waiting and time.monotonic() < end:  # noqa: ASYNC110 - the line's doing
                 await asyncio.sleep(0.02)
 
     async def _check(self, ask: dict[str, Any]) -> None:
@@ -324,8 +324,13 @@ class Mes:
             await asyncio.sleep(_WICKED_EVERY_S)
 
 
-async def play(mes: Mes, out: Path) -> None:
+def play(mes: Mes, out: Path) -> None:
     """Run an MES on stdin's word until the end of it or SIGTERM; write what it was told."""
+    told = asyncio.run(_play(mes))
+    out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+async def _play(mes: Mes) -> dict[str, Any]:
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, over.set)
@@ -333,11 +338,10 @@ async def play(mes: Mes, out: Path) -> None:
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     listening = asyncio.create_task(_listen(reader, mes, over))
     try:
-        told = await mes.run(over)
+        return await mes.run(over)
     finally:
         listening.cancel()
         transport.close()
-    out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 async def _listen(reader: asyncio.StreamReader, mes: Mes, over: asyncio.Event) -> None:

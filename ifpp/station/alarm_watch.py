@@ -164,7 +164,7 @@ class AlarmWatch:
         if "OUTBOX.FULL" in attention:
             here = {self._station_id: Held("the store of events is full: no unit is taken", priority=1)}
         self._stand(LATE, here if {"OUTBOX.FULL", "OUTBOX.LATE"} & set(attention) else {})
-        off = Held(f"clock differs from the supervisor's by {self._offset_s:.1f} s", round(self._offset_s, 3), _CLOCK_S)
+        off = Held(f"clock differs from the supervisor's by {self._offset_s:.1f} s", round(self._offset_s, 1), _CLOCK_S)
         self._stand(CLOCK, {self._station_id: off} if abs(self._offset_s) > _CLOCK_S else {})
 
     def _judge_units(self) -> None:

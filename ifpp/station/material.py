@@ -23,7 +23,7 @@ def used_up(result: UnitResultEvent, *, socket_id: str = "", remaining: int | No
     return [("material", one) for one in (*told, socket)]
 
 
-def _spoiled(state: str, key_consumed: bool) -> bool:  # noqa: FBT001 - both as they stand in the result
+def _spoiled(state: str, key_consumed: bool) -> bool:
     return state == PackageState.FAILED and key_consumed
 
 

@@ -29,7 +29,9 @@ _DIED = FAULTS["STATION.DIED"]
 log = get_logger("station.recovery")
 
 
-async def recover(journal: Journal, station_id: str, heads: Iterable[str], clock: Clock, *, material: bool = False) -> list[UnitResultEvent]:
+async def recover(
+    journal: Journal, station_id: str, heads: Iterable[str], clock: Clock, *, material: bool = False
+) -> list[UnitResultEvent]:
     """Close what the last process left open (see the module); returns the results told.
 
     `material`: what was used up is told, too.

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import Any, Protocol
 
 from ifpp.station.records import Whereabouts
+
+
+class Connection(Protocol):
+    """The connection of the journal."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> object:
+        """Run one statement."""
+
 
 SCHEMA_VERSION = 3
 TABLES = """
@@ -39,21 +47,21 @@ CREATE TABLE life ( -- of a head: insertions, contact, streaks, quarantine
 """
 
 
-def put_will(connection: sqlite3.Connection, attempt_id: str, will: bytes) -> None:
+def put_will(connection: Connection, attempt_id: str, will: bytes) -> None:
     """Keep the document of an open attempt that is to be sent if this process dies."""
     connection.execute(
         "INSERT INTO will VALUES (?, ?) ON CONFLICT (attempt_id) DO UPDATE SET body = excluded.body", (attempt_id, will)
     )
 
 
-def put_life(connection: sqlite3.Connection, head_id: str, life: bytes) -> None:
+def put_life(connection: Connection, head_id: str, life: bytes) -> None:
     """Keep the life of a head."""
     connection.execute(
         "INSERT INTO life VALUES (?, ?) ON CONFLICT (head_id) DO UPDATE SET body = excluded.body", (head_id, life)
     )
 
 
-def put_place(connection: sqlite3.Connection, name: str, where: Whereabouts) -> None:
+def put_place(connection: Connection, name: str, where: Whereabouts) -> None:
     """Keep where a head or the station stands."""
     connection.execute(
         "INSERT INTO resource VALUES (?, ?, ?, ?) "

@@ -30,14 +30,15 @@ def run() -> int:
     missed = 0
     with tempfile.TemporaryDirectory() as folder, postgres.running() as server:
         for name, url in (("SQLite", f"sqlite:///{Path(folder)}/factory.db"), ("PostgreSQL", server.new_database())):
-            took_s = _measure(url, units)
+            first_s, took_s = _measure(url, units)
             missed += took_s > _WITHIN_S
-            sys.stdout.write(f"{name:10}  {units} units  {took_s:6.2f} s  (wanted: {_WITHIN_S} s)\n")
+            told = f"{took_s:6.2f} s  (wanted: {_WITHIN_S} s); {first_s:.2f} s the first time after a start"
+            sys.stdout.write(f"{name:10}  {units} units  {told}\n")
     return missed
 
 
-def _measure(url: str, units: int) -> float:
-    """Fill a database; return the longest of three counts, each after one more event."""
+def _measure(url: str, units: int) -> tuple[float, float]:
+    """Fill a database; return how long the first count took, and the longest of three, each after one more event."""
     factory = Factory.open(url)
     try:
         for name, job in JOBS.items():
@@ -47,15 +48,19 @@ def _measure(url: str, units: int) -> float:
         *last, rest = [next(told) for _ in range(3)], told
         while batch := list(islice(rest, _BATCH)):
             factory.take_events(batch, T0)
-        took_s = 0.0
+        first_s, took_s = _count_s(factory), 0.0
         for event in (event for group in last for event in group):
             factory.take_events([event], T0)
-            began_s = time.perf_counter()
-            figures_of(factory, "L1", WINDOW, PLANNED, now=T0 + timedelta(hours=8), jobs=JOBS)
-            took_s = max(took_s, time.perf_counter() - began_s)
-        return took_s
+            took_s = max(took_s, _count_s(factory))
+        return first_s, took_s
     finally:
         factory.close()
+
+
+def _count_s(factory: Factory) -> float:
+    began_s = time.perf_counter()
+    figures_of(factory, "L1", WINDOW, PLANNED, now=T0 + timedelta(hours=8), jobs=JOBS)
+    return time.perf_counter() - began_s
 
 
 def _shift(units: int) -> Iterator[ReceivedEvent]:

@@ -178,9 +178,7 @@ def _jobs(url: str, lines: list[str]) -> None:
 
 def _snapshot(station: str) -> bytes:
     now = utc_ms_text(datetime.now(UTC))
-    heads = {
-        f"h{number:02d}": HeadState(e10="PRD", code=1100, phase="LOAD", since=now) for number in range(1, HEADS + 1)
-    }
+    head = HeadState(e10="PRD", code=1100, phase="LOAD", since=now)
     return msgspec.json.encode(
         StationState(
             schema="station/1.0",
@@ -192,7 +190,7 @@ def _snapshot(station: str) -> bytes:
             e10_code=1100,
             phase="LOAD",
             since=now,
-            heads=heads,
+            heads={f"h{number:02d}": head for number in range(1, HEADS + 1)},
         )
     )
 

@@ -21,7 +21,8 @@ def sides(process: str, call: str) -> tuple[str, str]:
     return f"{process}.{call}.before", f"{process}.{call}.after"
 
 
-STATION_EDGES = tuple(f"{STATION}.{edge}" for edge in Edge)
+_OF_REWORK = (Edge.REMOVING, Edge.REMOVED)  # no unit of a campaign is reworked
+STATION_EDGES = tuple(f"{STATION}.{edge}" for edge in Edge if edge not in _OF_REWORK)
 EDGES = (
     *STATION_EDGES,
     *(edge for call in STATION_CALLS for edge in sides(STATION, call)),

@@ -1,4 +1,4 @@
-"""A line and its MES, every process real: all numbers are equal at the end, whatever the MES and the line go through."""
+"""A line and its MES, every process real: the numbers are equal at the end, whatever both go through."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def test_a_demo_with_an_mes(tmp_path: Path) -> None:
     mes = out["mes"]
     assert mes["differs"] == []
     assert len(mes["responses"]) == len(mes["orders"]) == 2
-    assert (mes["results"], mes["packages"]["consumed"]) == (out["attempts"] + mes["results"] - out["acked"], 7)
-    assert mes["route_checks"]["asked"] >= 7
+    assert mes["results"] == out["acked"]
+    assert mes["packages"]["consumed"] == sum(row["installed"] for row in out["mass_balance"]) > 0
+    assert mes["route_checks"]["asked"] == mes["route_checks"]["pass"] >= 7
 
 
 class Line:
@@ -42,9 +43,7 @@ class Line:
         plan = [JobPlan("JO-1", "TRACKER", "EU", ["st01"])]
         self.world = build_world(folder / "world", units=UNITS, seed=5, jobs=plan, profile_kb=(4, 6))
         self.folder = folder
-        self.floor = FactoryFloor(
-            folder, ["st01"], heads=2, apdu_ms=3, broker=BrokerKind.MOSQUITTO, keys=KeysKind.NONE
-        )
+        self.floor = FactoryFloor(folder, ["st01"], heads=2, apdu_ms=3, broker=BrokerKind.MOSQUITTO, keys=KeysKind.NONE)
         self.floor.mes = True
         self.floor.mes_extra = options
 
@@ -75,7 +74,7 @@ class Line:
     async def _units(self, number: int) -> None:
         factory = Factory.open(self.floor.database)
         try:
-            while sum(row.units for row in factory.unit_counts()) < number:
+            while sum(row.units for row in factory.unit_counts()) < number:  # noqa: ASYNC110 - other processes' doing
                 await asyncio.sleep(0.05)
         finally:
             factory.close()

@@ -110,7 +110,7 @@ def books(plant: Plant, eid: str) -> Any:
 async def told(plant: Plant, eid: str, attempts: int) -> Any:
     """Wait until the books have heard of so many attempts."""
     async with asyncio.timeout(PATIENCE_S):
-        while len((record := books(plant, eid)).attempts) < attempts:
+        while len((record := books(plant, eid)).attempts) < attempts:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
     return record
 

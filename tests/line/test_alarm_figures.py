@@ -14,15 +14,15 @@ from ifpp.model.messages import Alarm
 from tests.clock import START
 
 END = START + timedelta(days=2)
+TOLD = st.lists(st.tuples(st.integers(0, 2 * 86_399), st.integers(0, 4)), max_size=80)
 
 
 def change(number: int, at: datetime, source: str = "st01/h01", state: str = "UNACK_ALARM", **more: object) -> Alarm:
-    told = Alarm(
+    return Alarm(
         schema="alarm/1.0", id=f"{number}", ts=utc_ms_text(at), node_id="st01", boot_id="b", alarm_id=f"a{number}",
         code="A-110", source=source, priority=2, kind="EQUIPMENT", state=state, old_state="NORMAL", text="", action="",
         first_at=utc_ms_text(at), **more,  # type: ignore[arg-type]
     )  # fmt: skip
-    return told
 
 
 def test_a_flood_a_frequent_a_stale_and_a_chattering_one() -> None:
@@ -38,9 +38,7 @@ def test_a_flood_a_frequent_a_stale_and_a_chattering_one() -> None:
     assert found.chattering == [("A-110", "st01/h01")]
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 2 * 86_399), st.integers(0, 4)), max_size=80), st.randoms(use_true_random=False)
-)
+@given(TOLD, st.randoms(use_true_random=False))
 def test_order_and_repetition_change_nothing(told: list[tuple[int, int]], chance: random.Random) -> None:
     changes = [change(n, START + timedelta(seconds=s), f"st01/h{h:02}") for n, (s, h) in enumerate(told)]
     shuffled = [*changes, *chance.sample(changes, len(changes) // 2)]

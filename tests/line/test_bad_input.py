@@ -76,7 +76,8 @@ async def test_every_kind_of_nonsense_is_counted_by_its_reason(tmp_path: Path, f
             ]
         )
         assert all(len(row.body) <= 20_000 for row in factory.parked()), "of what is too big the beginning"
-        await station.send(*station.record(3), 4)
+        await say(evt, event("st01", 4))
+        await until(lambda: station.through == 4)
 
 
 async def test_retained_garbage_of_others_stops_no_supervisor(tmp_path: Path, factory: GatedFactory) -> None:

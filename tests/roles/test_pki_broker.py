@@ -1,4 +1,4 @@
-"""`ifpp pki broker` before a real Mosquitto: who may say and hear what. Refusals are silent: what arrives is looked at."""
+"""`ifpp pki broker` before a real Mosquitto: who may say and hear what. A refusal is silent: what arrives counts."""
 
 from __future__ import annotations
 
@@ -56,11 +56,10 @@ class Broker:
                 conf.write("user root\n")
 
     async def start(self) -> None:
-        program = mosquitto_path()
+        program, conf = mosquitto_path(), self.out / "mosquitto.conf"
         assert program is not None
-        log = (self.out / "log").open("ab")
-        self.process = subprocess.Popen([program, "-c", self.out / "mosquitto.conf"], stderr=log, stdout=log)
-        log.close()
+        with (self.out / "log").open("ab") as log:
+            self.process = subprocess.Popen([program, "-c", conf], stderr=log, stdout=log)  # noqa: ASYNC220 - at once
         while not await self.lets_in("supervisor", "L1"):
             assert self.process.poll() is None, (self.out / "log").read_text()
             await asyncio.sleep(0.05)
@@ -102,14 +101,14 @@ async def everybody(broker: Broker, *filters: str) -> AsyncIterator[dict[str, Vi
     """Every client, connected and subscribed to the same."""
     async with AsyncExitStack() as stack:
         yield {
-            who: await stack.enter_async_context(visit(broker.address(*who.split(":")), "L1", filters))
-            for who in CLIENTS
+            f"{role}:{name}": await stack.enter_async_context(visit(broker.address(role, name), "L1", filters))
+            for role, _, name in (who.partition(":") for who in CLIENTS)
         }
 
 
 async def heard(here: Visit, mark: bytes) -> set[str]:
     """What came until the marker, as topics below the line."""
-    found = set()
+    found: set[str] = set()
     while True:
         inbound = await here.hear(PATIENCE_S)
         assert inbound is not None, "the marker did not come"
@@ -189,7 +188,7 @@ async def test_a_revoked_certificate_is_out_and_a_restart_ends_its_connection(br
         broker.read_again()
         async with asyncio.timeout(PATIENCE_S):
             while await broker.lets_in("station", "st02"):
-                await asyncio.sleep(0.05)
+                continue
         assert await broker.lets_in("station", "st01")
         await stolen.publish(f"{BASE}/st02/evt/x", b"x")  # the open connection lives on: hence the restart
         broker.stop()
@@ -226,7 +225,8 @@ def test_lines_share_a_list_and_a_line_is_replaced() -> None:
     first, second = (Topics("acme", "north", "hall1", line) for line in ("L1", "L2"))
     both = rights.put(rights.rights(first, [("station", "st01")]), rights.rights(second, [("station", "st02")]))
     again = rights.put(both, rights.rights(first, [("station", "st03")]))
-    assert ["user station-st02", "user station-st03"] == [row for row in again.splitlines() if row.startswith("user ")]
+    users = [row for row in again.splitlines() if row.startswith("user ")]
+    assert users == ["user station-st02", "user station-st03"]
     assert again.count("# begin") == again.count("# end") == 2
     with pytest.raises(SettingsError, match=r"SETTINGS\.INVALID"):
         rights.rights(first, [("station", "st01\nuser station-st02")])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ifpp.errors import VerificationError
 from ifpp.roles import prove
 from ifpp.roles.pin import read_pin
+from ifpp.station.history import every_value
 from ifpp.trust.callers import CallerRole
 from ifpp.trust.keyfile import SoftwareKeys
 from ifpp.trust.keyring import Purpose
 from ifpp.trust.signer import write_public_key
 from ifpp.trust.site_pki import SitePki
+from tests.real.softhsm import SoftToken
 
 STATION = """id = "st01"
 [heads.h01]
@@ -121,3 +125,65 @@ def test_without_a_station_key_it_is_not_signed_and_says_so(station: Path, capsy
     code, document = proof(station)
     assert (code, "signature" in document) == (1, False)
     assert "NOT SIGNED" in capsys.readouterr().out
+
+
+def test_a_profile_that_is_cut_by_the_pages_is_found(station: Path) -> None:
+    header, path, before = bytes.fromhex("a048800102810103820a" + "00" * 10), station.with_name("journal.db"), 5000
+
+    def put() -> int:
+        """Make the database anew; return where in its file the header stands, -1 when it is cut."""
+        path.unlink()
+        with closing(sqlite3.connect(path, isolation_level=None)) as journal:
+            journal.execute("CREATE TABLE t (b BLOB)")
+            journal.execute("INSERT INTO t VALUES (?)", (bytes(before) + header + bytes(14000 - before),))
+            return path.read_bytes().find(header[:10])
+
+    before += 4096 - put() % 4096 - 4  # to the end of its page, all but four bytes
+    assert put() == -1
+    assert any(header in value for value in every_value(path))
+    code, document = proof(station)
+    assert code == 1
+    assert any("profile in plain" in one for one in document["statement"]["found"])
+
+
+def test_what_nobody_expects_beside_the_station_is_looked_at(station: Path) -> None:
+    secret = ec.generate_private_key(ec.SECP256R1())
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    station.with_name("notes.txt").write_bytes(secret.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    code, document = proof(station)
+    assert (code, len(document["statement"]["found"])) == (1, 1)
+    assert document["statement"]["found"][0].startswith("private key in PEM in ")
+
+
+def test_open_sockets_of_a_running_station_are_told(station: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(station.with_name("window")))
+        local.listen()
+        with closing(sqlite3.connect(station.with_name("journal.db"))) as journal:
+            assert journal.execute("SELECT count(*) FROM t").fetchone() == (0,)
+            said = proof(station)[1]["statement"]["sockets"]
+        port = listening.getsockname()[1]
+    assert {f"tcp listens local port {port}", f"unix {station.with_name('window')}"} <= set(said)
+
+
+def test_the_code_that_could_decrypt_is_named(station: Path) -> None:
+    reached = proof(station)[1]["statement"]["software"]["cryptography_reached_by"]
+    assert {"ifpp.trust.chain", "ifpp.trust.signer"} <= set(reached)
+    assert not [name for name in reached if name.startswith(("ifpp.station", "ifpp.fpa", "ifpp.wire", "ifpp.sim"))]
+
+
+@pytest.mark.needs("softhsm")
+def test_a_token_signs_it(station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = SoftToken(tmp_path / "hsm", monkeypatch)
+    keys = token.open()
+    write_public_key(tmp_path / "token.pub", _public(keys.generate(Purpose.STATION).public))
+    keys.close()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "ifpp-pin").touch(0o600)
+    (tmp_path / "ifpp-pin").write_bytes(token.pin.reveal())
+    own = f'provider = "pkcs11"\nmodule = "{token.module}"\ntoken = "{token.label}"'
+    station.write_text(STATION.replace('provider = "software"\nfile = "keys.ifpp"', own))
+    code, document = proof(station)
+    (key,) = document["statement"]["keys"]
+    assert (code, key["provider"], "extractable" in key["attributes"]) == (0, "pkcs11", False)
+    assert prove.verify(station.with_name("proof.json"), tmp_path / "token.pub") == 0

@@ -17,7 +17,9 @@ def test_a_production_order_is_imported_like_every_file(tmp_path: Path, capsys: 
     key, order, site = tmp_path / "planner.key", tmp_path / "PO-1.production-order.json", tmp_path / "site.toml"
     create_key(key)
     write_public_key(tmp_path / "planner.pub", SoftwareSigner.load(key).public)
-    world = build_world(tmp_path / "world", units=1, seed=3, jobs=[JobPlan("JO-1", "P-100", "EU", ["st01"])], profile_kb=(4, 5))
+    world = build_world(
+        tmp_path / "world", units=1, seed=3, jobs=[JobPlan("JO-1", "P-100", "EU", ["st01"])], profile_kb=(4, 5)
+    )
     (tmp_path / "trust").mkdir()
     (tmp_path / "trust" / "ci.der").write_bytes(world.ci.read_bytes())
     site.write_text('enterprise = "a"\nsite = "n"\narea = "h"\nline = "L1"\n[quota]\nkeys = { p = "planner.pub" }\n')

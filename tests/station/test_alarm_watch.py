@@ -83,9 +83,10 @@ class Place:
         await self.watch.look()
         return {f"{one.code} {one.source}": one.state for one in self.said[-1].alarms.values()}
 
-    async def ask(self, code: str, action: str, **more: object) -> AlarmAnswer:
+    async def ask(self, code: str, action: str, /, **more: object) -> AlarmAnswer:
         (alarm_id,) = [key for key, one in self.said[-1].alarms.items() if one.code == code]
-        return await self.watch.obey(msgspec.json.encode(ask(alarm_id, action, **more)))
+        command = msgspec.structs.replace(ask(alarm_id, action), **more)
+        return await self.watch.obey(msgspec.json.encode(command))
 
     async def events(self, kind: type[msgspec.Struct]) -> list[msgspec.Struct]:
         assert self.journal is not None

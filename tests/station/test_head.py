@@ -52,7 +52,7 @@ async def test_every_edge_is_passed_in_its_order(shop: Shop) -> None:
     passed: list[Edge] = []
     async with shop.start(passed.append) as run:
         await run.load(shop.chip())
-    assert passed == list(Edge)
+    assert passed == [edge for edge in Edge if edge not in (Edge.REMOVING, Edge.REMOVED)]  # those of a rework
 
 
 @pytest.mark.parametrize("executed", [False, True])

@@ -1,4 +1,4 @@
-"""A person stops the intake of units: seated ones are finished, no other is taken, over a restart, until it is started."""
+"""A person stops the intake of units: seated ones are finished, no other is taken, also after a restart."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import pytest
 
 from ifpp.model.states import Lamp
 from ifpp.sim.bsp import Bsp
-from tests.station.shop import Shop, shop, world
-from tests.station.test_head import CLEAN, truth
+from tests.station.shop import Shop, shop, truth, world
+from tests.station.test_head import CLEAN
 
 __all__ = ["shop", "world"]
 _WINDOW = 24

@@ -103,9 +103,7 @@ async def test_what_the_mes_allows_is_made(shop: Shop, line: Install, policy: st
 
 
 @pytest.mark.parametrize("policy", ["BLOCK", "CACHE", "ALLOW_AND_RECONCILE"])
-async def test_what_the_mes_refuses_is_not_touched_and_the_head_goes_on(
-    shop: Shop, line: Install, policy: str
-) -> None:
+async def test_what_the_mes_refuses_is_not_touched_and_the_head_goes_on(shop: Shop, line: Install, policy: str) -> None:
     mes, chip = line(says("FAIL", code="ROUTE", text="to bin 7"), policy), shop.chip()
     before = truth(chip)
     async with shop.start() as run:
@@ -234,4 +232,3 @@ async def test_package_and_socket_are_told_with_the_result(shop: Shop, line: Ins
     kinds = [event.schema.partition("/")[0] for event in events]
     at = kinds.index("unit_result")
     assert kinds[at : at + 3] == ["unit_result", "material", "material"]
-

@@ -1,4 +1,4 @@
-"""kill -9 of a supervisor at every statement around sealing: never a unit over the order, never a gap in its numbers."""
+"""kill -9 of a supervisor at every statement around sealing: never a unit too many, never a gap in the numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 from multiprocessing import get_context
 from pathlib import Path
 
-import pytest
 import sqlalchemy
 
 from ifpp.store.factory import Factory
@@ -22,7 +21,7 @@ PATIENCE_S = 60.0
 
 
 def settle(url: str, groups: list[list[ReceivedEvent]], dies_at: int) -> None:
-    """Take every group, each in its transaction, as after a restart; die before the `dies_at`-th statement or commit."""
+    """Take each group in its transaction, as after a restart; die before the statement or commit `dies_at`."""
     left = dies_at
 
     def pass_by(*_: object) -> None:

@@ -99,7 +99,14 @@ def to_png(svg: Path, chromium: str) -> None:
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg.read_text())
     assert box is not None
     width, height = (round(float(one)) + 1 for one in box.groups())
-    words = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},{height}"]
+    words = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--window-size={width},{height}",
+    ]
     words += [f"--screenshot={svg.with_suffix('.png')}", svg.resolve().as_uri()]
     subprocess.run(words, check=True, timeout=SECONDS_A_PICTURE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ import pytest
 from ifpp.roles.factory_floor import FactoryFloor
 from ifpp.sim.world import JobPlan, build_world
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 STATION = "st01"
 
 
@@ -30,6 +31,7 @@ class Terminal:
         words = [f"PYTHONPATH={Path.cwd()}", *words]
         command = "env " + shlex.join(words) + "; echo LEFT; sleep 600"
         self._run("new-session", "-d", "-s", "t", "-x", str(size[0]), "-y", str(size[1]), command)
+        self._pid = int(self._run("display-message", "-p", "#{pid}"))
 
     def _run(self, *words: str) -> str:
         done = subprocess.run([*self._tmux, *words], check=True, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -55,8 +57,14 @@ class Terminal:
             pytest.fail(f"never shows {texts}:\n{self.screen}")
 
     def close(self) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self._run("kill-server")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def _tmux() -> None:
+    if shutil.which("tmux") is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("tmux is not installed (apt-get install tmux)")
 
 
 @asynccontextmanager
@@ -72,7 +80,8 @@ async def line(folder: Path, units: int) -> AsyncIterator[FactoryFloor]:
         await floor.close()
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None and "CI" not in os.environ, reason="no tmux")
+@pytest.mark.needs("tmux")
+@pytest.mark.timeout(400)
 async def test_a_person_works_at_a_real_station(tmp_path: Path) -> None:
     async with line(tmp_path, units=6) as floor:
         words = [sys.executable, "-m", "ifpp", "tui", "--station-file", str(floor.station_file(STATION))]
@@ -125,10 +134,11 @@ async def test_a_person_works_at_a_real_station(tmp_path: Path) -> None:
         assert plain.returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None and "CI" not in os.environ, reason="no tmux")
+@pytest.mark.needs("tmux")
+@pytest.mark.timeout(400)
 async def test_the_demo_opens_the_screen_on_a_terminal_and_goes_on_without_it(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    words = [sys.executable, "-m", "ifpp", "demo", "--units", "6", "--stations", "1", "--apdu-ms", "10"]
+    words = [sys.executable, "-m", "ifpp", "demo", "--units", "16", "--stations", "1", "--apdu-ms", "40"]
     terminal = Terminal(tmp_path, [*words, "--keys", "none", "--json", str(out)])
     try:
         await terminal.shows("st01", "JO-1000", "LIVE")
