@@ -1,9 +1,9 @@
 """The account of a demo: chips, robot, ledger, journals and reports compared unit by unit.
 
 A unit is accounted for when (1) the robot binned it and a result of it is in the factory's books, (2) the books say
-INSTALLED, and not removed, of exactly the profiles its chip holds, (3) a green lamp and a PASS in the books go together, (4) the books
-say clean to ship exactly when the chip is locked and has no one-time key, (5) none of its packages is left open, and
-(6) each package a station spoke of is in a Profile Loading Report.
+INSTALLED, and not removed, of exactly the profiles its chip holds, (3) a green lamp and a PASS in the books go
+together, (4) the books say clean to ship exactly when the chip is locked and has no one-time key, (5) none of its
+packages is left open, and (6) each package a station spoke of is in a Profile Loading Report.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ifpp.errors import CustodyError, SettingsError, SupplyError
+from ifpp.errors import CustodyError, IfppError, SettingsError, SupplyError
 from ifpp.roles import gate, kpi, quality
 from ifpp.store.factory import Factory
 from ifpp.store.records import ReceivedEvent
@@ -56,7 +56,7 @@ def test_figures_of_a_shift_and_of_a_job_order(tmp_path: Path, capsys: Capsys) -
     ("shift", "job", "error", "code"),
     [("night", "", SettingsError, "SHIFT.UNKNOWN"), ("", "JO-9", SupplyError, "JOB.UNKNOWN")],
 )
-def test_what_is_not_known_is_said(tmp_path: Path, shift: str, job: str, error: type, code: str) -> None:
+def test_what_is_not_known_is_said(tmp_path: Path, shift: str, job: str, error: type[IfppError], code: str) -> None:
     site = line(tmp_path)
     with pytest.raises(error) as caught:
         kpi.show_kpi(site, shift=shift, job=job, as_json=False)

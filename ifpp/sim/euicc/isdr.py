@@ -75,7 +75,8 @@ class Isdr:
 
     def _function(self, channel: int, operation: int, data: bytes) -> bytes:
         chip = self.chip
-        if not gating.allowed(operation, chip.stage, connectivity_test=chip.nvm.connectivity_test, rework=chip.nvm.rework):
+        nvm = chip.nvm
+        if not gating.allowed(operation, chip.stage, connectivity_test=nvm.connectivity_test, rework=nvm.rework):
             raise StatusWordError(CONDITIONS)
         if operation in _NEW_SESSION and self._load is not None:
             if self._load.channel != channel:
