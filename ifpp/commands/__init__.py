@@ -1,0 +1,1 @@
+"""The command line, a module a group; each command imports its role only when it runs."""
