@@ -46,8 +46,10 @@ class Wish:
         return same and wanted.smdp_oid in ("", held.smdp_oid)
 
     def elsewhere(self, chip: LotChip) -> bool:
-        """Whether a chip is meant for another SKU or region, or kept for another job order."""
+        """Whether a chip is meant, or being reworked, for another SKU or region, or kept for another job order."""
         if self.job and chip.kept_for not in ("", self.job):
+            return True
+        if chip.target not in (None, (self.sku, self.region)):
             return True
         return any((held.sku, held.region) != (self.sku, self.region) for held in chip.held)
 

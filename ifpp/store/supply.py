@@ -11,6 +11,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, exists, func, selec
 from ifpp.errors import SupplyError
 from ifpp.model.states import OPEN_STATES, PackageState
 from ifpp.store.reservations import kept_for
+from ifpp.store.rework_tables import rework_order, rework_package
 from ifpp.store.schema import SHELVED, WITHDRAWN, batch, chain, chip, info2, otk, package, reservation
 
 PAGE = 500
@@ -26,7 +27,11 @@ _chips = (
         func.coalesce(reservation.c.job_order_id, "").label("kept_for"),
     )
     .outerjoin(reservation, reservation.c.eid == chip.c.eid)
-    .where(chip.c.clean_to_ship_at.is_(None), chip.c.eid > bindparam("after"))
+    .where(
+        chip.c.clean_to_ship_at.is_(None),
+        chip.c.eid > bindparam("after"),
+        ~exists().where(rework_order.c.eid == chip.c.eid, rework_order.c.sealed),  # emptied, it takes nothing more
+    )
     .order_by(chip.c.eid)
     .limit(PAGE)
 )
@@ -47,7 +52,12 @@ _packages = select(
     package.c.expires_at,
     package.c.smdp_oid,
     WITHDRAWN.label("withdrawn"),
-).where(package.c.eid.in_(_of_chips), SHELVED)
+).where(package.c.eid.in_(_of_chips), SHELVED, ~exists().where(rework_package.c.package_id == package.c.package_id))
+_targets = (
+    select(rework_order.c.eid, rework_order.c.sku, rework_order.c.region)
+    .where(rework_order.c.eid.in_(_of_chips), rework_order.c.sku != "")
+    .order_by(rework_order.c.at)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,8 @@ class LotChip:
     """A chip that has not left: what it holds or may still load, its one-time keys without a package, lowest first.
 
     `spoiled`: packages that nobody can load any more: failed for good, expired, withdrawn; `kept_for`: the job order
-    that has the chip to itself, "" = none; `busy`: a package is with a head, or on the chip.
+    that has the chip to itself, "" = none; `busy`: a package is with a head, or on the chip; `target`: SKU and region
+    a rework order has chosen. What is removed by one, or shall be, is not held.
     """
 
     eid: str
@@ -78,6 +89,7 @@ class LotChip:
     spoiled: tuple[HeldPackage, ...] = ()
     kept_for: str = ""
     busy: bool = False
+    target: tuple[str, str] | None = None
 
 
 def lot_number(connection: Connection, name: str) -> int:
@@ -111,6 +123,7 @@ def lot_chips(connection: Connection, number: int | None, at: str) -> Iterator[L
             counts = _counts(PackageState(one.state), one.spent, one.expires_at, at, withdrawn=one.withdrawn)
             kept = held if counts else spoiled
             kept[one.eid].append(HeldPackage(one.sku, one.region, one.profile_type, one.smdp_oid))
+        targets = {eid: (sku, region) for eid, sku, region in connection.execute(_targets, {"eids": eids})}
         for row in rows:
             yield LotChip(
                 **dict(row._mapping) | {"kept_for": row.kept_for if row.kept_for in holders else ""},
@@ -118,6 +131,7 @@ def lot_chips(connection: Connection, number: int | None, at: str) -> Iterator[L
                 free_keys=tuple(keys[row.eid]),
                 spoiled=tuple(spoiled[row.eid]),
                 busy=row.eid in busy,
+                target=targets.get(row.eid),
             )
         after = eids[-1]
 

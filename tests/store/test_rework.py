@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from ifpp.errors import CustodyError, SupplyError
+from ifpp.line.request import Wish
 from ifpp.model.messages import CACHE_HEAD, Claim, RemovedProfile
 from ifpp.roles.rework import count
 from ifpp.store.factory import Factory
+from ifpp.store.plans import Planned
 from ifpp.store.records import ReworkRow
 from tests.store.world import (
+    REGION,
     SKU,
     SMDP,
     Node,
@@ -173,3 +176,17 @@ def test_a_removal_that_nobody_ordered_is_parked(stocked: tuple[Factory, Node]) 
     gone = [RemovedProfile(package_id=one.package_id, iccid=one.iccid, state="GONE") for one in claim.installed]
     answer = take_one(factory, node.result(1, claim.attempt_id, [], removed=gone), later(6))
     assert [row.code for row in answer.rejected] == ["CUSTODY.EVENT_REFUSED"]
+
+
+def test_fresh_packages_are_asked_for_what_a_chip_shall_become(factory: Factory) -> None:
+    stock(factory, 1)
+    load(factory, Node(), 1)
+    europe, america = (Wish(SKU, region, (Planned("operational-0"),)) for region in (REGION, "US"))
+    (before,) = factory.lot_chips(None, later(5))
+    assert (europe.lacking(before), america.elsewhere(before)) == ([], True)
+    order(factory, 10)
+    (chip,) = factory.lot_chips(None, later(11))
+    assert chip.held == ()
+    assert (europe.elsewhere(chip), america.elsewhere(chip)) == (True, False)
+    assert america.lacking(chip) == [Planned("operational-0")]
+    assert chip.free_keys
