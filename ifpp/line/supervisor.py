@@ -71,9 +71,8 @@ async def run_supervisor(
 
     `ready` is called once, when the first connection to the broker stands. `metrics` has the role SUPERVISOR and the
     fixed label `line`. `signer` signs the audit log; without one nothing is signed.
-    `ending`: certificate files that end soon, and in how many days.
-    `broker_tls`: what each connection to the broker shows. Neither a broker nor a database
-    that is away ends it.
+    `ending`: certificate files that end soon, and in how many days. `broker_tls`: what each connection to the broker
+    shows. Neither a broker nor a database that is away ends it.
     """
     owner = str(uuid4())
     notary = None if signer is None else _notary(site, factory, signer, clock, metrics)
@@ -162,20 +161,7 @@ class _Reign:
             metrics=metrics,
             violation=self._settling.violation,
         )
-        self._alarms = AlarmWatch(
-            factory,
-            self._topics,
-            self._publish,
-            boot_id=boot_id,
-            clock=clock,
-            metrics=metrics,
-            stations=lambda: {node: online for node, (online, _) in self._stations.items()},
-            mes_online=lambda: self._mes.online if site.mes.enabled else None,
-            refused=lambda: self._settling.rejected,
-            overdue=lambda: self._reports.overdue,
-            ending=ending,
-            violation=self._settling.violation,
-        )
+        self._alarms = self._new_alarms(ending)
         self._stock = StockDesk(
             factory,
             self._topics,
@@ -186,23 +172,42 @@ class _Reign:
             clock=clock,
         )
         self._figures = KpiDesk(site, factory, self._say_figures, clock=clock, metrics=metrics)
-        self._bus = BusClient(
+        self._bus = self._new_bus(address)
+
+    def _new_alarms(self, ending: Callable[[], Mapping[str, float]]) -> AlarmWatch:
+        return AlarmWatch(
+            self._factory,
+            self._topics,
+            self._publish,
+            boot_id=self._boot_id,
+            clock=self._clock,
+            metrics=self._metrics,
+            stations=lambda: {node: online for node, (online, _) in self._stations.items()},
+            mes_online=lambda: self._mes.online if self._site.mes.enabled else None,
+            refused=lambda: self._settling.rejected,
+            overdue=lambda: self._reports.overdue,
+            ending=ending,
+            violation=self._settling.violation,
+        )
+
+    def _new_bus(self, address: BrokerAddress) -> BusClient:
+        return BusClient(
             address,
             self._topics,
             LINE_NODE,
-            boot_id,
+            self._boot_id,
             subscriptions=[
                 self._topics.every_event,
                 self._topics.every_online,
                 self._topics.every_birth,
                 *self._alarms.subscriptions,
-                *([*self._mes.subscriptions, *self._route.subscriptions] if site.mes.enabled else ()),
+                *([*self._mes.subscriptions, *self._route.subscriptions] if self._site.mes.enabled else ()),
             ],
             next_session=self._next_session,
             on_connected=self._on_connected,
             on_message=self._on_message,
-            clock=clock,
-            metrics=metrics,
+            clock=self._clock,
+            metrics=self._metrics,
             show_cut=True,
         )
 

@@ -105,21 +105,7 @@ class Agent:
         self._pump = Pump(journal, self._send, station.outbox, clock, node_id=station.id)
         self._store = StoreClient(site.store.url, timeout_s=station.deadlines.store_s, tls=tls.current if tls else None)
         self._supplier = Supplier(self._store, cache, journal, self._gate, clock, margin_s=station.cache.margin_s)
-        self._prefetch = (
-            None
-            if cache is None
-            else Prefetch(
-                self._supplier,
-                cache,
-                journal=journal,
-                trust=trust,
-                settings=station,
-                eids=eids,
-                gate=self._gate,
-                metrics=metrics,
-                clock=clock,
-            )
-        )
+        self._prefetch = None if cache is None else self._new_prefetch(cache, trust, eids)
         self._operator = ""
         self._window = window and Window(
             *window, clock, idle_s=station.window.idle_s, obey=self._do, passing=self._passed
@@ -137,25 +123,8 @@ class Agent:
             connected=lambda: self._bus.connected,
             publish=self._publish_alarms,
         )
-        self._bus = BusClient(
-            BrokerAddress(site.broker.host, site.broker.port, tls=tls.current if tls and site.broker.tls else None),
-            self._topics,
-            station.id,
-            journal.boot_id,
-            subscriptions=[
-                self._topics.ack(station.id),
-                self._topics.job,
-                self._topics.birth(LINE_NODE),
-                *([self._told_route] if self._route else ()),
-                *self._asked_on,
-                *dict.fromkeys((self._topics.online(LINE_NODE), *self._shown_on)),
-            ],
-            next_session=lambda: asyncio.wrap_future(journal.next_session()),
-            on_connected=self._on_connected,
-            on_message=self._on_message,
-            clock=clock,
-            metrics=metrics,
-        )
+        broker = BrokerAddress(site.broker.host, site.broker.port, tls=tls.current if tls and site.broker.tls else None)
+        self._bus = self._new_bus(broker)
         floor = Floor(
             settings=station,
             clock=clock,
@@ -173,6 +142,40 @@ class Agent:
             route=self._route,
         )
         self._heads = [Head(head_id, make_port(head.port, head.lamp), floor) for head_id, head in station.heads.items()]
+
+    def _new_prefetch(self, cache: Cache, trust: TrustStore, eids: Path | None) -> Prefetch:
+        return Prefetch(
+            self._supplier,
+            cache,
+            journal=self._journal,
+            trust=trust,
+            settings=self._station,
+            eids=eids,
+            gate=self._gate,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
+
+    def _new_bus(self, broker: BrokerAddress) -> BusClient:
+        return BusClient(
+            broker,
+            self._topics,
+            self._station.id,
+            self._journal.boot_id,
+            subscriptions=[
+                self._topics.ack(self._station.id),
+                self._topics.job,
+                self._topics.birth(LINE_NODE),
+                *([self._told_route] if self._route else ()),
+                *self._asked_on,
+                *dict.fromkeys((self._topics.online(LINE_NODE), *self._shown_on)),
+            ],
+            next_session=lambda: asyncio.wrap_future(self._journal.next_session()),
+            on_connected=self._on_connected,
+            on_message=self._on_message,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Work until `stop`; then no new unit, running ones to their verdict, events out, disconnect.
