@@ -30,7 +30,9 @@ class Run:
 
 
 class _Floor(FactoryFloor):
-    """One station whose keys, and whose supervisor's, take some time."""
+    """One station whose keys, and whose supervisor's, take some time; every key deletion and lock is authorised."""
+
+    station_extra = FactoryFloor.station_extra + "\n[recipe]\ndm_auth = true\n"
 
     def __init__(self, folder: Path, heads: int, hsm_ms: float) -> None:
         super().__init__(folder, [_STATION], heads=heads, apdu_ms=5, broker=None)
