@@ -23,6 +23,8 @@ if [ "${1-}" != readers ]; then
     want promtool prometheus
     want softhsm2-util softhsm2
     want stunnel4 stunnel4
+    want pkcs11-tool opensc
+    want openssl openssl
     want tmux tmux
     want '/usr/lib/*/engines-3/pkcs11.so' libengine-pkcs11-openssl
     want /usr/bin/p11-kit p11-kit

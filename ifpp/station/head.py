@@ -161,7 +161,7 @@ class Head:
             await self._cycle.run(attempt)
         except IfppError as error:
             attempt.fault = error
-        except Exception as error:
+        except Exception as error:  # a fault of ours is this unit's verdict and must not stop the other heads
             log.exception("unforeseen", head=self.head_id, eid=attempt.eid)
             attempt.fault = CardError("INTERNAL", f"{type(error).__name__}", where=f"head {self.head_id}")
         if not attempt.eid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from ifpp.store.figure_tables import kpi_revision
 
@@ -34,6 +34,6 @@ def keep(connection: Connection, key: Key, sha256: str, at: str, *, complete: bo
     return int(row.revision) + 1
 
 
-def _is(key: Key) -> tuple:  # type: ignore[type-arg]
+def _is(key: Key) -> tuple[ColumnElement[bool], ...]:
     columns = (kpi_revision.c.line, kpi_revision.c.kind, kpi_revision.c.window)
     return tuple(column == value for column, value in zip(columns, key, strict=True))
