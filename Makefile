@@ -7,6 +7,9 @@ BENCH ?= all
 CAMPAIGN ?= --kills 60 --seed 1
 FUZZ_RUNS ?= 200000
 
+# Dozens of processes start here: each would compile all of Python's modules anew without their bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards lock clean
 .DELETE_ON_ERROR:
 

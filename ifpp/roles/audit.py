@@ -14,8 +14,8 @@ from ifpp.trust.signer import VerificationKey, read_public_key
 def export(site_file: Path, out: Path) -> None:
     """Write the audit log to a file; raises CustodyError FILE.WRITE, SettingsError."""
     from ifpp.line.audit_export import export_audit
+    from ifpp.roles.factory_access import open_factory
     from ifpp.roles.key_access import signer_for, using_keys
-    from ifpp.roles.runtime import open_factory
     from ifpp.settings import load_site
     from ifpp.trust.keyring import Purpose
 

@@ -14,8 +14,8 @@ from ifpp.errors import CustodyError, SupplyError
 from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.messages import UnitGate
 from ifpp.model.states import OPEN_STATES, PackageState
+from ifpp.roles.factory_access import open_factory
 from ifpp.roles.rework import rework_state
-from ifpp.roles.runtime import open_factory
 from ifpp.settings import Deadlines, load_site
 from ifpp.store.factory import Factory
 from ifpp.store.gate import gate_document

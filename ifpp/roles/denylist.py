@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ifpp.errors import SettingsError
-from ifpp.roles.runtime import open_factory
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.people import check_person
 from ifpp.settings import load_site
 from ifpp.store.denylist import MAX_NAME, DeniedRow, Standing
 from ifpp.store.factory import Factory
 
 _FIRMWARE = re.compile(r"[0-9]{8}/[0-9]{1,3}(\.[0-9]{1,3}){2}")
-_MAX_REASON = 200
 _MEANS = {
     Standing.PROPOSED: "proposed: refuses nothing until somebody activates it",
     Standing.ACTIVE: "active: refused in pre-flight",
@@ -69,9 +69,7 @@ def _check(firmware: str, profile_type: str, by: str, reason: str) -> None:
         raise SettingsError("COMMAND.INVALID", "firmware is written as 89049032/1.4.2", where=firmware[:MAX_NAME])
     if not 0 < len(profile_type.strip()) <= MAX_NAME:
         raise SettingsError("COMMAND.INVALID", f"a profile type has 1 to {MAX_NAME} characters", where="PROFILE_TYPE")
-    for name, text in (("--by", by), ("--reason", reason)):
-        if not 0 < len(text.strip()) <= _MAX_REASON:
-            raise SettingsError("COMMAND.INVALID", f"write 1 to {_MAX_REASON} characters", where=name)
+    check_person(by, reason)
 
 
 def _text(row: DeniedRow) -> Iterator[str]:

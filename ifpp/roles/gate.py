@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ifpp.line.first_article import CHANGEOVER, RELEASE, GateStanding, check_release, standing
 from ifpp.line.request import job_named
-from ifpp.roles.runtime import open_factory
-from ifpp.roles.stock import check_person
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.people import check_person
 from ifpp.settings import Site, load_site
 from ifpp.store.factory import Factory
 from ifpp.store.releases import Release

@@ -9,7 +9,7 @@ from typing import Any
 
 from ifpp.errors import CustodyError
 from ifpp.model.states import PackageState
-from ifpp.roles.runtime import open_factory
+from ifpp.roles.factory_access import open_factory
 from ifpp.settings import load_site
 from ifpp.store.records import UnitRecord
 

@@ -11,9 +11,10 @@ from typing import TextIO
 from ifpp.errors import SettingsError
 from ifpp.line.intake import import_file
 from ifpp.line.request import Wish, job_named, still_needed, write_requests
+from ifpp.roles.factory_access import open_factory
 from ifpp.roles.key_access import LateKeys
 from ifpp.roles.quota import is_order, take_file
-from ifpp.roles.runtime import load_trust, open_factory
+from ifpp.roles.runtime import load_trust
 from ifpp.settings import load_site
 from ifpp.store.plans import Planned
 

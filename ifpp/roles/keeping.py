@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ifpp.errors import SettingsError
+from ifpp.roles.factory_access import database_url
 from ifpp.roles.key_access import LateKeys
-from ifpp.roles.runtime import database_url
 from ifpp.settings import load_site
 from ifpp.store import backup as backups
 from ifpp.store.migrate import migrate as take_steps

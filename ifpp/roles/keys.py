@@ -12,8 +12,8 @@ from pathlib import Path
 from ifpp.errors import CustodyError, SettingsError, VerificationError
 from ifpp.model.clock import parse_utc
 from ifpp.roles.key_access import create_keys, open_keys
+from ifpp.roles.people import check_person
 from ifpp.roles.runtime import beside
-from ifpp.roles.stock import check_person
 from ifpp.settings import Keys, load_site, load_station
 from ifpp.trust.ceremony import Act, Records, check_confirmations, confirm, read_confirmation
 from ifpp.trust.keyplan import Difference, compare

@@ -10,7 +10,7 @@ from pathlib import Path
 from ifpp.errors import SupplyError
 from ifpp.line.kpi_book import KpiBook, Written
 from ifpp.model.kpi import Figures
-from ifpp.roles.runtime import open_factory
+from ifpp.roles.factory_access import open_factory
 from ifpp.settings import load_site
 
 

@@ -12,7 +12,7 @@ from ifpp.line.kpi_book import KpiBook
 from ifpp.line.report_data import LineReport, make_report
 from ifpp.line.report_html import as_html
 from ifpp.line.report_text import as_csv, as_text
-from ifpp.roles.runtime import open_factory
+from ifpp.roles.factory_access import open_factory
 from ifpp.settings import load_site
 
 

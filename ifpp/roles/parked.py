@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ifpp.errors import SupplyError
-from ifpp.roles.runtime import open_factory
+from ifpp.roles.factory_access import open_factory
 from ifpp.settings import load_site
 from ifpp.store.records import ParkedRow
 

@@ -11,6 +11,7 @@ from ifpp.settings import People, Person, PersonRole, load_people
 from ifpp.trust.people import badge_hash, new_salt, recognise
 
 _HEAD = "# Who may act at a station, and as what. Written by `ifpp people`; holds no badge, only a slow hash of each.\n"
+_MAX_REASON = 200
 
 
 def add(file: Path, name: str, role: PersonRole) -> None:
@@ -64,3 +65,10 @@ def write_people(file: Path, people: People) -> None:
     except SettingsError:
         part.unlink()
         raise SettingsError("OPERATOR.UNNAMED", "a name is 1 to 32 of A-Z a-z 0-9 _ -", where=str(file)) from None
+
+
+def check_person(by: str, reason: str) -> None:
+    """Nothing is changed without name and reason. Raises SettingsError COMMAND.INVALID."""
+    for name, text in (("--by", by), ("--reason", reason)):
+        if not 0 < len(text.strip()) <= _MAX_REASON:
+            raise SettingsError("COMMAND.INVALID", f"write 1 to {_MAX_REASON} characters", where=name)

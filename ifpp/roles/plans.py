@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ifpp.errors import SettingsError
 from ifpp.model.clock import parse_utc, utc_ms_text
-from ifpp.roles.runtime import open_factory
-from ifpp.roles.stock import check_person
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.people import check_person
 from ifpp.settings import load_site
 from ifpp.store.factory import Factory
 from ifpp.store.plans import Plan, Planned

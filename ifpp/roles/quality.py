@@ -13,8 +13,8 @@ from ifpp.errors import SettingsError
 from ifpp.line.quality import Chart, chart, limits_from, strata
 from ifpp.line.spc import MIN_SUBGROUPS
 from ifpp.model.clock import utc_ms_text
-from ifpp.roles.runtime import open_factory
-from ifpp.roles.stock import check_person
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.people import check_person
 from ifpp.settings import load_site
 
 

@@ -13,7 +13,8 @@ from ifpp.errors import CustodyError, SettingsError
 from ifpp.line.intake import IntakeOutcome
 from ifpp.line.quota import check_order, take_order
 from ifpp.model.clock import utc_ms_text
-from ifpp.roles.runtime import beside, open_factory
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.runtime import beside
 from ifpp.settings import Site, load_site
 from ifpp.store.factory import Factory
 from ifpp.trust.signer import SoftwareSigner, read_public_key

@@ -18,8 +18,9 @@ from ifpp.line.delivery import Addressee, send
 from ifpp.line.report import write_reports
 from ifpp.line.report_watch import due_before
 from ifpp.model.clock import utc_ms_text
+from ifpp.roles.factory_access import open_factory
 from ifpp.roles.key_access import signer_for, using_keys
-from ifpp.roles.runtime import beside, open_factory
+from ifpp.roles.runtime import beside
 from ifpp.settings import Reports, Site, Smdp, load_site
 from ifpp.store.factory import Factory
 from ifpp.store.records import ReportRow

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ifpp.errors import SettingsError
-from ifpp.roles.runtime import open_factory
-from ifpp.roles.stock import check_person
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.people import check_person
 from ifpp.settings import load_site
 from ifpp.store.records import ReworkRow
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from ifpp.errors import IfppError, SettingsError
 from ifpp.log import configure
 from ifpp.settings import Site, Trust
-from ifpp.store.denylist import Learning
-from ifpp.store.factory import Factory
 from ifpp.trust.certificate import CertificatePolicies
 from ifpp.trust.chain import TrustStore
 from ifpp.trust.tls import Renewed, client_context
@@ -78,21 +76,6 @@ def broker_tls(site: Site, site_file: Path) -> Renewed | None:
     if (tls := site.broker.tls) is None:
         return None
     return Renewed(client_context, *(beside(site_file, name) for name in (tls.ca, tls.cert, tls.key)))
-
-
-def open_factory(site: Site, site_file: Path, *, writer: str) -> Factory:
-    """Open the factory database; `writer` names the chain of the audit log for what this process changes."""
-    learning = Learning(site.denylist.failures, site.denylist.refuse)
-    url, required = database_url(site, site_file), site.quota.required
-    return Factory.open(url, writer=writer, learning=learning, orders_required=required)
-
-
-def database_url(site: Site, site_file: Path) -> str:
-    """Return the URL of the factory database; a relative SQLite path is relative to the site file."""
-    prefix, url = "sqlite:///", site.store.database
-    if url.startswith(prefix) and not url.startswith(prefix + "/"):
-        url = prefix + str(beside(site_file, url.removeprefix(prefix)))
-    return url
 
 
 def policies(trust: Trust) -> CertificatePolicies:

@@ -14,11 +14,11 @@ from ifpp.line.coverage import Coverage, cover
 from ifpp.line.request import job_named
 from ifpp.line.reserve import choose_chips
 from ifpp.model.ids import Eid
-from ifpp.roles.runtime import open_factory
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.people import check_person
 from ifpp.settings import load_site
 
 _SHOWN = 10
-_MAX_REASON = 200
 
 
 def show_coverage(site_file: Path, *, job: str, lot: str, as_json: bool) -> None:
@@ -91,13 +91,6 @@ def withdraw(site_file: Path, name: str, by: str, reason: str) -> None:
     when = "withdrawn" if done.new else f"withdrawn since {done.at}, by {done.by}: {done.reason}"
     _print(f"delivery {done.batch} {done.name}: {when}")
     _print(f"  {done.stopped} packages are given out no more; {done.going_on} that heads had already go their way")
-
-
-def check_person(by: str, reason: str) -> None:
-    """Nothing is changed without name and reason. Raises SettingsError COMMAND.INVALID."""
-    for name, text in (("--by", by), ("--reason", reason)):
-        if not 0 < len(text.strip()) <= _MAX_REASON:
-            raise SettingsError("COMMAND.INVALID", f"write 1 to {_MAX_REASON} characters", where=name)
 
 
 def _text(one: Coverage) -> Iterator[str]:

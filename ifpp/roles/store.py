@@ -12,7 +12,8 @@ from ifpp.log import get_logger
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import Clock, SystemClock
 from ifpp.roles.certificates import watched
-from ifpp.roles.runtime import beside, open_factory, run_until_stopped, say_ready
+from ifpp.roles.factory_access import open_factory
+from ifpp.roles.runtime import beside, run_until_stopped, say_ready
 from ifpp.settings import Site, load_site
 from ifpp.store.factory import Factory
 from ifpp.storefront.app import build_app

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from ifpp.bus import sparkplug
 from ifpp.line.supervisor import run_supervisor
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import SystemClock
 from ifpp.roles.certificates import watched
+from ifpp.roles.factory_access import open_factory
 from ifpp.roles.key_access import signer_for, using_keys
-from ifpp.roles.runtime import broker_tls, open_factory, run_until_stopped, say_ready
+from ifpp.roles.runtime import broker_tls, run_until_stopped, say_ready
 from ifpp.settings import Site, load_site
 from ifpp.trust.keyring import Purpose
 from ifpp.trust.signer import Signer
@@ -19,6 +21,8 @@ from ifpp.trust.signer import Signer
 def run(site_file: Path) -> None:
     """Supervise the line of a site file until told to stop; raises IfppError when it cannot start."""
     site = load_site(site_file)
+    if site.sparkplug.enabled:
+        sparkplug.ready()
     metrics = Metrics(Role.SUPERVISOR, line=site.line, node="line")
     with using_keys(site.keys, site_file, metrics) as keys:
         _supervise(site, site_file, metrics, signer_for(keys, site.keys, Purpose.AUDIT))

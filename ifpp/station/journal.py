@@ -36,7 +36,7 @@ from ifpp.station.records import (
     SettledPackage,
     Whereabouts,
 )
-from ifpp.station.tables import SCHEMA_VERSION, SINCE_3, TABLES, put_life, put_place, put_will
+from ifpp.station.tables import SCHEMA_VERSION, SINCE_3, TABLES, WORKS_SINCE, put_life, put_place, put_will
 from ifpp.station.writer import Change, Outcome, Writer
 
 _RESOLVE = (
@@ -545,7 +545,7 @@ def _connect(path: Path, station_id: str, busy_timeout_s: float) -> sqlite3.Conn
 def _prepare(connection: sqlite3.Connection, path: Path, station_id: str) -> None:
     """Make the tables of a new journal, or check that an old one is ours."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION and not _works_with(connection, SCHEMA_VERSION):
         detail = f"journal version {version}, known {SCHEMA_VERSION}"
         raise CustodyError("CUSTODY.SCHEMA_NEWER", detail, where=str(path))
     if version == 0:
@@ -569,7 +569,13 @@ def _prepare(connection: sqlite3.Connection, path: Path, station_id: str) -> Non
 def _create(connection: sqlite3.Connection, tables: str) -> None:
     for statement in tables.split(";\n"):
         connection.execute(statement)
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('works_since', ?)", (str(WORKS_SINCE),))
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _works_with(connection: sqlite3.Connection, version: int) -> bool:
+    since = connection.execute("SELECT value FROM meta WHERE key = 'works_since'").fetchone()
+    return since is not None and int(since[0]) <= version
 
 
 def count_acknowledged(path: Path, name: str) -> int:

@@ -15,6 +15,8 @@ class Connection(Protocol):
 
 
 SCHEMA_VERSION = 3
+WORKS_SINCE = 3
+"""The oldest version whose ifpp can work with a journal of this one, so that a station may go back to it."""
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE package (

@@ -56,7 +56,8 @@ def backup(url: str, path: Path, now: datetime, keys: KeyProvider | None = None)
     with closing(Database(url, _BUSY_S)) as database, _new_file(path) as part:
         database.need()
         with database.read() as connection:
-            version, factory_id = read_facts(connection)
+            found = read_facts(connection)
+        factory_id = found.factory_id
         if database.file is not None:
             with _copied(database, factory_id) as copy, copy.open("rb") as source:
                 sealing.write(source, part, keys)
@@ -66,7 +67,7 @@ def backup(url: str, path: Path, now: datetime, keys: KeyProvider | None = None)
         with sealing.opened(part, lambda: keys, path.name) as whole:  # what cannot be opened again is no backup
             if database.file is None:
                 _run("pg_restore", None, "--list", feed=whole)
-        report = _report(path, part, version, factory_id)
+        report = _report(path, part, found.version, factory_id)
     _note(url, factory_id, now, "backup", report)
     return report
 
@@ -196,14 +197,15 @@ def _prove(url: str, factory_id: str | None) -> tuple[int, str]:
     with closing(Database(url, _BUSY_S)) as database:
         try:
             with database.read() as connection:
-                version, found = read_facts(connection)
-                if version > SCHEMA_VERSION or version < FIRST_VERSION:
-                    raise wrong_version(version, where)
-                faults = [f"it is of factory {found}"] if factory_id not in (None, found) else []
+                found = read_facts(connection)
+                if found.version < FIRST_VERSION or found.works_since > SCHEMA_VERSION:
+                    raise wrong_version(found.version, where)
+                foreign = factory_id not in (None, found.factory_id)
+                faults = [f"it is of factory {found.factory_id}"] if foreign else []
                 if database.file is not None:
                     rows = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars()
                     faults += [row for row in rows if row != "ok"]
-                if version == SCHEMA_VERSION:  # the books of an older one are proved once it is migrated
+                if found.version >= SCHEMA_VERSION:  # the books of an older one are proved once it is migrated
                     faults += books.audit(connection)
         except IfppError as error:
             if error.code in ("CUSTODY.SCHEMA_NEWER", "CUSTODY.SCHEMA_OLDER"):
@@ -211,7 +213,7 @@ def _prove(url: str, factory_id: str | None) -> tuple[int, str]:
             raise CustodyError("BACKUP.BROKEN", error.detail, where=where) from error
     if faults:
         raise CustodyError("BACKUP.BROKEN", "; ".join(faults[:3]), where=where)
-    return version, found
+    return found.version, found.factory_id
 
 
 def _note(url: str, factory_id: str, now: datetime, kind: str, report: BackupReport) -> None:

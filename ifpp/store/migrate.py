@@ -12,9 +12,8 @@ from ifpp.errors import CustodyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.store.audit import Chain
 from ifpp.store.database import Database
-from ifpp.store.rules import read_facts, wrong_version
-from ifpp.store.schema import meta
-from ifpp.store.steps import FIRST_VERSION, SCHEMA_VERSION, STEPS, Step
+from ifpp.store.rules import Facts, read_facts, set_fact, wrong_version
+from ifpp.store.steps import FIRST_VERSION, SCHEMA_VERSION, STEPS, Step, works_since
 from ifpp.store.trail import Trail
 
 UPKEEP = "upkeep"
@@ -29,7 +28,8 @@ _OTHERS = text(
 
 
 def migrate(url: str, now: datetime, *, busy_timeout_s: float = 5.0) -> list[Step]:
-    """Take every step the database lacks, in order; return those taken.
+    """Take every step the database lacks, in order; return those taken. Where an older ifpp worked with it meanwhile,
+    what that one wrote is brought in first.
 
     A step that fails leaves the database at the version before it. Raises CustodyError CUSTODY.SCHEMA_NEWER, or
     CUSTODY.SCHEMA_OLDER for one there is no way from, DATABASE.IN_USE while others have it open; SettingsError for
@@ -39,14 +39,17 @@ def migrate(url: str, now: datetime, *, busy_timeout_s: float = 5.0) -> list[Ste
     try:
         database.need()
         with database.read() as connection:
-            version, factory_id = read_facts(connection)
-        if not FIRST_VERSION <= version <= SCHEMA_VERSION:
-            raise wrong_version(version, database.name)
-        lacking = [step for step in STEPS if step.version > version]
-        if lacking:
+            found = read_facts(connection)
+        if not FIRST_VERSION <= found.version <= SCHEMA_VERSION:
+            raise wrong_version(found.version, database.name)
+        lacking = [step for step in STEPS if step.version > found.version]
+        if lacking or found.behind is not None:
             database.close()  # our own idle connection counts too
             _wait_until_alone(database)
-        chain = Chain(UPKEEP, factory_id)
+        chain = Chain(UPKEEP, found.factory_id)
+        if found.behind is not None:
+            with database.write() as connection:
+                _catch_up(connection, found, chain, now)
         for step in lacking:
             with database.write() as connection:
                 _take(connection, step, chain, now)
@@ -55,13 +58,26 @@ def migrate(url: str, now: datetime, *, busy_timeout_s: float = 5.0) -> list[Ste
         database.close()
 
 
+def _catch_up(connection: Connection, found: Facts, chain: Chain, now: datetime) -> None:
+    assert found.behind is not None  # noqa: S101 - asked by the caller
+    for step in STEPS:
+        if found.behind < step.version <= found.version:
+            for statement in step.catch_up or ():
+                connection.exec_driver_sql(statement)
+    set_fact(connection, "behind", None)
+    trail = Trail(utc_ms_text(now))
+    trail.note("schema", version=found.version, brings=f"what an ifpp of schema {found.behind} wrote meanwhile")
+    chain.append(connection, trail)
+
+
 def _take(connection: Connection, step: Step, chain: Chain, now: datetime) -> None:
-    version, _ = read_facts(connection)
+    version = read_facts(connection).version
     if version != step.version - 1:
         raise CustodyError("DATABASE.IN_USE", "somebody else migrates it", where=f"schema version {version}")
     for statement in step.statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
-    connection.execute(meta.update().where(meta.c.key == "schema_version").values(value=str(step.version)))
+    set_fact(connection, "schema_version", str(step.version))
+    set_fact(connection, "works_since", str(works_since(STEPS, step.version)))
     trail = Trail(utc_ms_text(now))
     trail.note("schema", version=step.version, brings=step.brings)
     chain.append(connection, trail)

@@ -7,6 +7,7 @@ writes the ledger row of every step itself, so that no step can be forgotten. Hi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import uuid4
 
 from sqlalchemy import DDL, Connection, MetaData, event, inspect, select, text
@@ -17,7 +18,7 @@ from ifpp.store.figure_tables import KEPT
 from ifpp.store.quota_tables import KEPT as QUOTA_KEPT
 from ifpp.store.rework_tables import KEPT as REWORK_KEPT
 from ifpp.store.schema import IDENTITY, meta, metadata, package_transition
-from ifpp.store.steps import SCHEMA_VERSION
+from ifpp.store.steps import SCHEMA_VERSION, STEPS, works_since
 
 _CREATE_LOCK = 0x69667070  # "ifpp": PostgreSQL advisory lock while tables are made
 
@@ -158,11 +159,23 @@ for _dialect, _rules in (("sqlite", _sqlite_rules()), ("postgresql", _postgresql
         event.listen(metadata, "after_create", DDL(_rule).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a factory database says of itself: schema `version`, and which ifpp, by the schema each knows, may work
+    with it (`works_since`); `behind`: the oldest one that has, and wrote what newer ones want to know, or None.
+    """
+
+    version: int
+    factory_id: str
+    works_since: int
+    behind: int | None
+
+
 def prepare(connection: Connection, created_at: str) -> str:
     """Make the tables of a new database, or check those of an old one; return the factory id.
 
-    Runs in one transaction; two processes may start at once. Raises CustodyError CUSTODY.SCHEMA_NEWER or
-    CUSTODY.SCHEMA_OLDER, SettingsError for somebody else's database.
+    A newer schema is worked with when it says so. Runs in one transaction; two processes may start at once. Raises
+    CustodyError CUSTODY.SCHEMA_NEWER or CUSTODY.SCHEMA_OLDER, SettingsError for somebody else's database.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_LOCK})
@@ -170,20 +183,35 @@ def prepare(connection: Connection, created_at: str) -> str:
         metadata.create_all(connection, checkfirst=False)
         facts = {"schema_version": str(SCHEMA_VERSION), "factory_id": str(uuid4()), "created_at": created_at}
         connection.execute(meta.insert(), [{"key": key, "value": value} for key, value in facts.items()])
-    version, factory_id = read_facts(connection)
-    if version != SCHEMA_VERSION:
-        raise wrong_version(version, _name(connection))
-    return factory_id
+        set_fact(connection, "works_since", str(works_since(STEPS, SCHEMA_VERSION)))
+    found = read_facts(connection)
+    if not found.works_since <= SCHEMA_VERSION <= found.version:
+        raise wrong_version(found.version, _name(connection))
+    if found.version > SCHEMA_VERSION and (found.behind is None or found.behind > SCHEMA_VERSION):
+        set_fact(connection, "behind", str(SCHEMA_VERSION))
+    if found.version == SCHEMA_VERSION and found.behind is not None:
+        detail = f"an ifpp that knows schema {found.behind} worked with it"
+        raise CustodyError("CUSTODY.SCHEMA_OLDER", detail, where=_name(connection))
+    return found.factory_id
 
 
-def read_facts(connection: Connection) -> tuple[int, str]:
-    """Return schema version and factory id; raises SettingsError when this is no factory database."""
+def read_facts(connection: Connection) -> Facts:
+    """Return what the database says of itself; raises SettingsError when this is no factory database."""
     found: dict[str, str] = {}
     if inspect(connection).has_table(meta.name):
         found = {row.key: row.value for row in connection.execute(select(meta.c.key, meta.c.value))}
     if "schema_version" not in found or "factory_id" not in found:
         raise SettingsError("SETTINGS.INVALID", "this is not a factory database", where=_name(connection))
-    return int(found["schema_version"]), found["factory_id"]
+    version = found["schema_version"]
+    behind = int(found["behind"]) if "behind" in found else None
+    return Facts(int(version), found["factory_id"], int(found.get("works_since", version)), behind)
+
+
+def set_fact(connection: Connection, key: str, value: str | None) -> None:
+    """Write one row of `meta`; None takes it away."""
+    connection.execute(meta.delete().where(meta.c.key == key))
+    if value is not None:
+        connection.execute(meta.insert(), [{"key": key, "value": value}])
 
 
 def wrong_version(version: int, where: str) -> CustodyError:

@@ -5,11 +5,14 @@ takes every step it lacks, each in one transaction with its entry in the audit l
 and a test holds them against each other. Nothing migrates by itself: `ifpp store migrate`, after a backup, while
 nothing else has the database open.
 
-To change the schema: change `schema.py` and `rules.py`, and append one Step here.
+To change the schema: change `schema.py` and `rules.py`, and append one Step here. When the ifpp of the version before
+can work with the new schema too - so that one may go back to it without going back to an older database - the Step says
+what to `catch_up` with afterwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 FIRST_VERSION = 2
@@ -31,6 +34,7 @@ class Step:
     sqlite: tuple[str, ...] = ()
     postgresql: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    catch_up: tuple[str, ...] | None = None
 
     def statements(self, dialect: str) -> list[str]:
         """Return what is executed on "sqlite" or "postgresql", in order."""
@@ -367,3 +371,11 @@ STEPS: tuple[Step, ...] = (
 )
 SCHEMA_VERSION = STEPS[-1].version
 """The schema this ifpp works with."""
+
+
+def works_since(steps: Sequence[Step], version: int) -> int:
+    """Return the oldest schema whose ifpp can work with schema `version`."""
+    for step in reversed([step for step in steps if step.version <= version]):
+        if step.catch_up is None:
+            return step.version
+    return FIRST_VERSION

@@ -326,7 +326,21 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path, version: int, c
     Journal.open(path, "st01", FakeClock()).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute(f"UPDATE meta SET value = '{version}' WHERE key = 'works_since'")  # noqa: S608
+        connection.commit()
     assert refusal(path).code == code
+
+
+def test_a_station_may_go_back_to_the_ifpp_before(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    Journal.open(path, "st01", FakeClock()).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE something_new (what TEXT) STRICT")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    journal = Journal.open(path, "st01", FakeClock())
+    journal.events(numbered(1), {}).stored.result()
+    journal.close()
+    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION + 1,)]
 
 
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ import pytest
 from sqlalchemy import NullPool, create_engine, inspect
 
 from ifpp.errors import CustodyError, SettingsError
+from ifpp.store import backup as backups
 from ifpp.store import migrate as module
+from ifpp.store import rules
 from ifpp.store.factory import Factory
 from ifpp.store.migrate import migrate
-from ifpp.store.steps import FIRST_VERSION, SCHEMA_VERSION, STEPS, Step
+from ifpp.store.steps import FIRST_VERSION, SCHEMA_VERSION, STEPS, Step, works_since
 from tests.real.postgres import Postgres
 from tests.store.raw import raw
 from tests.store.world import Node, later, outcome, request, states, take_one
@@ -164,3 +166,78 @@ def test_a_foreign_database_is_left_alone(url: str) -> None:
         connection.execute("CREATE TABLE precious (content text)")
     with pytest.raises(SettingsError, match="not a factory database"):
         migrate(url, later(10))
+
+
+# ---- back to the ifpp of the version before --------------------------------------------------------------
+
+_NEXT = SCHEMA_VERSION + 1
+_TALLY = "CREATE TABLE tally (package_id TEXT NOT NULL PRIMARY KEY)"
+_COUNT = (
+    "INSERT INTO tally SELECT package_id FROM package p WHERE p.state = 'SENT' "
+    "AND NOT EXISTS (SELECT 1 FROM tally t WHERE t.package_id = p.package_id)"
+)
+
+
+class Release:
+    """Be the ifpp that knows one schema, for what follows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch = monkeypatch
+
+    def knows(self, *steps: Step) -> None:
+        known = (*STEPS, *steps)
+        for place in (module, rules, backups):
+            for name, value in (("STEPS", known), ("SCHEMA_VERSION", known[-1].version)):
+                if hasattr(place, name):
+                    self._patch.setattr(place, name, value)
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch) -> Release:
+    return Release(monkeypatch)
+
+
+def test_one_may_go_back_to_the_ifpp_before_and_on_again(old: str, release: Release, tmp_path: Path) -> None:
+    step = Step(_NEXT, "a tally of what was sent", both=(_TALLY,), catch_up=(_COUNT,))
+    migrate(old, later(10))
+    release.knows(step)
+    assert migrate(old, later(11)) == [step]
+    Factory.open(old).close()
+
+    release.knows()  # rolled back: a unit goes on with the older ifpp
+    with closing(Factory.open(old)) as factory:
+        package = factory.claim(request(4, "a4"), later(12)).packages[0]
+        factory.mark_sent(package.package_id, "a4", "st01", later(13))
+        assert factory.audit() == []
+    if old.startswith("sqlite"):
+        backups.backup(old, tmp_path / "back", later(14))
+
+    release.knows(step)
+    with pytest.raises(CustodyError, match=rf"CUSTODY\.SCHEMA_OLDER.*knows schema {SCHEMA_VERSION}.*store migrate"):
+        Factory.open(old)
+    assert migrate(old, later(15)) == []
+    with closing(Factory.open(old)) as factory:
+        assert factory.audit() == []
+        with factory.audit_log() as log:
+            last = log.entries("upkeep", 0, 100)[-1]
+    assert b"wrote meanwhile" in last.facts
+    with raw(old) as connection:
+        tally = {row[0] for row in connection.execute("SELECT package_id FROM tally").fetchall()}
+    assert package.package_id in tally
+
+
+def test_a_step_that_does_not_say_so_lets_no_older_ifpp_in(old: str, release: Release) -> None:
+    migrate(old, later(10))
+    release.knows(Step(_NEXT, "a tally", both=(_TALLY,)))
+    migrate(old, later(11))
+    release.knows()
+    with pytest.raises(CustodyError, match=r"CUSTODY\.SCHEMA_NEWER"):
+        Factory.open(old)
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "since"), [((None, None), 4), ((None, ()), 3), (((), ()), FIRST_VERSION), (((), None), 4)]
+)
+def test_who_may_work_with_a_schema(catch_up: tuple[tuple[str, ...] | None, ...], since: int) -> None:
+    steps = [Step(number, "", catch_up=text) for number, text in enumerate(catch_up, 3)]
+    assert works_since(steps, 4) == since
