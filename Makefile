@@ -10,7 +10,7 @@ FUZZ_RUNS ?= 200000
 # Dozens of processes start here: each would compile all of Python's modules anew without their bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards lock clean
+.PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards package bundle install-test lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
@@ -58,6 +58,19 @@ campaign: $(VENV)/.dev
 dashboards:
 	$(PYTHON) deploy/grafana/make.py
 
+# dist/ifpp_VERSION_ARCH.deb for Debian 12, with everything it needs of Python; the same bytes each time.
+package: $(VENV)/.runtime
+	@PYTHON=$(BIN)/python sh scripts/system.sh readers
+	@$(BIN)/python deploy/package/build.py dist
+
+# dist/ifpp-VERSION-bundle.tar: wheels, package, SBOM, signed: make bundle KEY=signing.pem
+bundle: package
+	@$(BIN)/python deploy/bundle/build.py dist "$(KEY)"
+
+# Package, bundle and README in a fresh Debian (debootstrap, as root): some minutes.
+install-test: system $(VENV)/.dev
+	@$(BIN)/pytest tests/deploy/in_chroot.py
+
 # Real components the tests start. Without root they are skipped, with CI=true a missing one fails.
 system:
 	@PYTHON=$(PYTHON) sh scripts/system.sh
@@ -87,6 +100,7 @@ lock:
 	uv pip compile pyproject.toml --extra demo --extra build --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/runtime.txt
 	echo 'pyscard>=2.2,<3' | uv pip compile - --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/pcsc.txt
 	uv pip compile pyproject.toml --extra demo --extra build --extra dev --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/dev.txt
+	uv pip compile pyproject.toml --extra demo --extra postgres --extra sparkplug --extra web -c requirements/dev.txt --generate-hashes --python-version 3.11 --no-annotate --no-header -q -o requirements/site.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -189,6 +189,10 @@ KPI_COMPLETE = _series("supervisor", Kind.GAUGE, "ifpp_kpi_complete", "line wind
     "1 while no event of an ended window is missing, else 0.")
 STATIONS_ONLINE = _series("supervisor", Kind.GAUGE, "ifpp_stations_online", "line",
     "Stations of the line that say they are online.")
+SPARKPLUG_BORN = _series("supervisor", Kind.GAUGE, "ifpp_sparkplug_born", "line",
+    "1 while the line is shown to SCADA as a Sparkplug edge node, else 0.")
+SPARKPLUG_REFUSED = _series("supervisor", Kind.COUNTER, "ifpp_sparkplug_refused_total", "line reason",
+    "What Sparkplug hosts said and the line did not do: write, payload, too_big, retained or state.")
 LINE_EPOCH = _series("supervisor", Kind.GAUGE, "ifpp_line_epoch", "line",
     "Epoch of the line's lease this supervisor holds; 0 while it holds none.")
 

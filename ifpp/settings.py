@@ -257,6 +257,20 @@ class Mes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 2000
 
 
+class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The line as a Sparkplug B edge node, for SCADA to look at, over the same broker; needs the extra ifpp[sparkplug].
+
+    `host`: id of the primary host application; the line is shown only while that says that it is online; "" waits for
+    nobody. `scan_s`: how often is looked for changes; `deadband`: a real number that moved by less than this share of
+    what was told last is not told.
+    """
+
+    enabled: bool = False
+    host: Annotated[str, msgspec.Meta(pattern=r"^[^+/#\x00-\x1f\x7f]{0,64}$")] = ""
+    scan_s: Seconds = 1.0
+    deadband: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.001
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`config/site.toml`: what all processes of one line share."""
 
@@ -277,6 +291,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate: Gate = Gate()
     quota: Quota = Quota()
     mes: Mes = Mes()
+    sparkplug: Sparkplug = Sparkplug()
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -377,13 +392,21 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where screens on this machine look into the station: a Unix `socket`, "" = nowhere; and the file of `people` who
     may act there, "" = nobody may. Both are relative to the station file. `idle_s`: who does nothing so long is logged
-    out. `columns`: heads in a row, as on the fixture; 0: nearly a square.
+    out. `columns`: heads in a row, as on the fixture; 0: nearly a square. `serials`: regular expression of the serial
+    numbers that people scan before they seat a unit, "" = they scan none.
     """
 
     socket: str = ""
     people: str = ""
     columns: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     idle_s: Seconds = 900.0
+    serials: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.serials)
+        except re.error as error:
+            raise ValueError(f"`serials` is no regular expression: {error}") from error
 
 
 class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -29,6 +29,7 @@ if [ "${1-}" != readers ]; then
     want '/usr/lib/*/engines-3/pkcs11.so' libengine-pkcs11-openssl
     want /usr/bin/p11-kit p11-kit
     want '/usr/lib/*/pkcs11/p11-kit-client.so' p11-kit-modules
+    want debootstrap debootstrap
     want '/usr/lib/postgresql/*/bin/initdb' postgresql
 fi
 [ -n "$missing" ] || exit 0

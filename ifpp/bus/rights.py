@@ -82,6 +82,8 @@ def rights(topics: Topics, clients: Iterable[tuple[str, str]]) -> str:
             rows.append(f"topic read {base}/#")
             rows += [f"topic write {base}/{LINE_NODE}/{kind}/#" for kind in _MES_SAYS]
             rows.append(f"topic write {base}/{MES_NODE}/state/online")
+        elif role == "scada":
+            rows += _scada(topics, name)
         elif role in _HEARERS:
             rows.append(f"topic read {base}/#")
     rows.append(f"# end {base}")
@@ -107,9 +109,24 @@ def _station(base: str, name: str) -> list[str]:
 
 def _supervisor(topics: Topics) -> list[str]:
     """All of its line; and its view for SCADA, where that is switched on."""
-    _, _, site, area, line = topics.base.split("/")
+    group, line = _edge(topics)
     return [
         f"topic readwrite {topics.base}/#",
-        f"topic readwrite spBv1.0/{site}-{area}/+/{line}/#",
+        f"topic readwrite spBv1.0/{group}/+/{line}/#",
         "topic read spBv1.0/STATE/#",
     ]
+
+
+def _scada(topics: Topics, name: str) -> list[str]:
+    """The view, and nothing behind it; asking for a rebirth; its own state as a host, whose id is its name."""
+    group, line = _edge(topics)
+    return [
+        f"topic read spBv1.0/{group}/+/{line}/#",
+        f"topic write spBv1.0/{group}/NCMD/{line}",
+        f"topic readwrite spBv1.0/STATE/{name}",
+    ]
+
+
+def _edge(topics: Topics) -> tuple[str, str]:
+    _, _, site, area, line = topics.base.split("/")
+    return f"{site}-{area}", line

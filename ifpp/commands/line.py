@@ -130,8 +130,38 @@ def tui(
     ascii_only: Annotated[bool, typer.Option("--ascii", help="Shapes in ASCII.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines for screen readers: what changes.")] = False,
     columns: Annotated[int, typer.Option(min=0, max=64, help="Heads in a row, as on the fixture.")] = 0,
+    line: Annotated[bool, typer.Option("--line", help="The whole line; it only looks.")] = False,
+    wall: Annotated[bool, typer.Option("--wall", help="For people two metres away: 15 rows of 55 cells.")] = False,
+    cert: Annotated[Path | None, typer.Option(help="With --line: the screen's own certificate (auditor).")] = None,
+    key: Annotated[Path | None, typer.Option(help="With --line: its key.")] = None,
+    config: Config = SITE,
 ) -> None:
     """Show a station's screen: heads, job, alarms, what to do now; badges and function keys act. F1 helps."""
+    if line:
+        from ifpp.roles.line_screen import show_line
+
+        raise typer.Exit(show_line(config, language=lang, ascii_only=ascii_only, wall=wall, cert=cert, key=key))
     from ifpp.roles.screen import show
 
-    show(station_file, socket, language=lang, ascii_only=ascii_only, plain=plain, columns=columns)
+    show(station_file, socket, language=lang, ascii_only=ascii_only, plain=plain, columns=columns, wall=wall)
+
+
+@line_app.command("tui-serve")
+def tui_serve(
+    people: Annotated[Path, typer.Option(help="Who may look: the file of people; a badge logs in.")],
+    station_file: Annotated[Path | None, typer.Option(help="The station to show; without it the line.")] = None,
+    wall: Annotated[bool, typer.Option("--wall", help="Wall mode.")] = False,
+    host: Annotated[str, typer.Option(help="Where to listen; beyond this machine only with TLS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8443,
+    cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) browsers are shown.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    idle: Annotated[float, typer.Option(min=10, help="Seconds without a key until somebody is logged out.")] = 900.0,
+    lang: Annotated[Language, typer.Option(help="Language of the screen.")] = "en",
+    config: Config = SITE,
+) -> None:
+    """Show a screen in browsers: log in with a badge; pages need nothing from outside the plant."""
+    from ifpp.roles.web import Door, serve
+
+    place = ["--line", "--config", str(config)] if station_file is None else ["--station-file", str(station_file)]
+    screen = [*place, "--lang", lang, *(["--wall"] if wall else [])]
+    serve(screen, Door(host, port, cert, key, people, idle, lang))

@@ -56,7 +56,9 @@ def pki_retire(folder: Annotated[Path, typer.Argument(help="Folder of the CA.")]
 @pki_app.command("broker")
 def pki_broker(
     folder: Annotated[Path, typer.Argument(help="Folder of the CA, as on the broker's machine.")],
-    names: Annotated[list[str], typer.Argument(help="Clients of this line: station:ST01, supervisor:NAME, mes:NAME.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Clients of this line: station:ST01, supervisor:NAME, mes:NAME, scada:NAME.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for mosquitto.conf and acl; other lines' rights in it stay.")],
     config: Config = SITE,
 ) -> None:

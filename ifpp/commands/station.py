@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ifpp.commands.options import SITE, Config, group
+from ifpp.commands.options import SITE, By, Config, Reason, group
 
 station_app = group("One physical station.")
 
@@ -28,6 +28,31 @@ def station_resend(file: Annotated[Path, typer.Argument(help="The station file, 
     from ifpp.roles.station import resend
 
     resend(file)
+
+
+@station_app.command("backup")
+def station_backup(
+    file: Annotated[Path, typer.Argument(help="The station file; the station may run.")],
+    target: Annotated[Path, typer.Argument(help="The new file.")],
+) -> None:
+    """Copy the station's journal while it works."""
+    from ifpp.roles.journals import backup
+
+    backup(file, target)
+
+
+@station_app.command("restore")
+def station_restore(
+    file: Annotated[Path, typer.Argument(help="The station file; the station stands still and has no journal.")],
+    by: By,
+    reason: Reason,
+    source: Annotated[Path | None, typer.Option("--from", help="A copy of its journal; without one it is new.")] = None,
+    config: Config = SITE,
+) -> None:
+    """Give a journal to a station that lost its own; the books say where its events go on."""
+    from ifpp.roles.journals import restore
+
+    restore(config, file, source, by, reason)
 
 
 @station_app.command("prefetch")

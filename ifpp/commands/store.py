@@ -101,6 +101,18 @@ def store_coverage(
     show_coverage(config, job=job, lot=lot, as_json=json)
 
 
+@store_app.command("purge")
+def store_purge(
+    config: Config = SITE,
+    days: Annotated[int, typer.Option(min=1, help="Settled, and in an acknowledged report, for so long.")] = 90,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+) -> None:
+    """Let go of the bytes of packages that can never be loaded again; all else about them stays."""
+    from ifpp.roles.keeping import purge
+
+    purge(config, days=days, dry_run=dry_run)
+
+
 @store_app.command("reserve")
 def store_reserve(
     job: Annotated[str, typer.Argument(help="The job order.")],

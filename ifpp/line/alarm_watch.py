@@ -30,9 +30,10 @@ from ifpp.model.messages import Message
 from ifpp.store.factory import Factory
 from ifpp.store.stock import StockLevel
 
-OFFLINE, NO_MES, LOW, NONE_LEFT, TWICE, REFUSED, REPORT_LATE, ENDS_SOON = (
+OFFLINE, NO_MES, NO_ANSWER, LOW, NONE_LEFT, TWICE, REFUSED, REPORT_LATE, ENDS_SOON = (
     "A-101",
     "A-103",
+    "A-120",
     "A-130",
     "A-131",
     "A-140",
@@ -44,6 +45,7 @@ _ROUND_S = 0.5
 _SETTLED_S = 5.0  # after a take-over, what was not heard or counted yet is not taken for gone
 _REFUSED_S = 60.0  # how long refused events are a matter for somebody
 _TWICE_S = 60.0
+_UNANSWERED = 3  # route checks in a minute
 _TWICE_SINCE = timedelta(hours=1)
 _DONE = 200  # requests remembered
 _MOST_STATIONS = 1000
@@ -65,7 +67,8 @@ class AlarmWatch:
 
     `publish(topic, payload, retain)` raises ServiceError while nobody hears it. `stations` says who is online,
     `mes_online` whether the MES is (None: unknown), `refused` how many events were, `overdue` which reports are late,
-    `ending` which certificate files end soon, and in how many days.
+    `ending` which certificate files end soon, and in how many days, `unanswered` how many route checks of the last
+    minute had no answer.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class AlarmWatch:
         refused: Callable[[], int],
         overdue: Callable[[], list[str]],
         ending: Callable[[], Mapping[str, float]] = dict,
+        unanswered: Callable[[], int] = int,
         violation: Callable[..., None],
     ) -> None:
         self._factory = factory
@@ -95,6 +99,7 @@ class AlarmWatch:
         self._refused = refused
         self._overdue = overdue
         self._ending = ending
+        self._unanswered = unanswered
         self._violation = violation
         self._desk = AlarmDesk(clock)
         self._floods = Flood()
@@ -209,6 +214,8 @@ class AlarmWatch:
             self._desk.say(OFFLINE, station, active=not online)
         if (mes := self._mes_online()) is not None:
             self._desk.say(NO_MES, MES_NODE, active=not mes)
+        silent = self._unanswered()
+        self._desk.say(NO_ANSWER, MES_NODE, active=silent > _UNANSWERED, value=float(silent), limit=float(_UNANSWERED))
         now_s = self._clock.monotonic()
         if (refusals := self._refused()) > self._refusals:
             self._refusals, self._refused_s = refusals, now_s

@@ -8,7 +8,7 @@ the job order's policy says. An MES that says of itself that it is offline is no
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from ifpp.store.factory import Factory
 _LONGEST = 16 * 1024
 _AT_ONCE = 1000  # checks under way
 _REMEMBERED = 10_000
+_MINUTE_S = 60.0
 _SCHEMA = "route_check/1.0"
 _RESULTS = ("PASS", "FAIL", "SKIPPED", "ERROR")
 
@@ -62,11 +63,19 @@ class RouteDesk:
         self._askers: dict[str, RouteCheck] = {}
         self._said: OrderedDict[str, tuple[RouteCheck, RouteAnswer]] = OrderedDict()
         self._passed: OrderedDict[Unit, RouteAnswer] = OrderedDict()
+        self._unanswered: deque[float] = deque(maxlen=_AT_ONCE)
 
     @property
     def subscriptions(self) -> list[str]:
         """Where stations ask and the MES answers."""
         return [f"{self._topics.base}/+/req/route_check", self._topics.reply(LINE_NODE, "route_check")]
+
+    def unanswered(self) -> int:
+        """Return how many checks of the last minute an MES that does not say it is offline left without an answer."""
+        since_s = self._clock.monotonic() - _MINUTE_S
+        while self._unanswered and self._unanswered[0] <= since_s:
+            self._unanswered.popleft()
+        return len(self._unanswered)
 
     async def hear(self, place: Place, payload: bytes, *, retained: bool) -> bool:
         """Take one document; False when it has nothing to do with route checks."""
@@ -159,6 +168,7 @@ class RouteDesk:
                 if answer.done():
                     found = answer.result()
                     return None if found.result == "ERROR" else found
+            self._unanswered.append(self._clock.monotonic())
         except ServiceError as error:
             log.warning("route.not_asked", request=ask.request_id, error=error)
         finally:

@@ -33,6 +33,7 @@ from ifpp.line.notary import Notary
 from ifpp.line.report_watch import ReportWatch
 from ifpp.line.route import RouteDesk
 from ifpp.line.settle import USUAL, Limits, Settling, either
+from ifpp.line.sparkplug import SparkplugDesk
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, parse_utc, pause, utc_ms_text, uuid7
@@ -173,6 +174,7 @@ class _Reign:
         )
         self._figures = KpiDesk(site, factory, self._say_figures, clock=clock, metrics=metrics)
         self._bus = self._new_bus(address)
+        self._sparkplug = self._new_sparkplug(address) if site.sparkplug.enabled else None
 
     def _new_alarms(self, ending: Callable[[], Mapping[str, float]]) -> AlarmWatch:
         return AlarmWatch(
@@ -187,6 +189,20 @@ class _Reign:
             refused=lambda: self._settling.rejected,
             overdue=lambda: self._reports.overdue,
             ending=ending,
+            unanswered=self._route.unanswered,
+            violation=self._settling.violation,
+        )
+
+    def _new_sparkplug(self, address: BrokerAddress) -> SparkplugDesk:
+        return SparkplugDesk(
+            self._site,
+            self._factory,
+            self._lease,
+            self._topics,
+            address,
+            stations=lambda: {node: online for node, (online, _) in self._stations.items()},
+            clock=self._clock,
+            metrics=self._metrics,
             violation=self._settling.violation,
         )
 
@@ -229,7 +245,10 @@ class _Reign:
             if self._site.mes.enabled:
                 tasks.create_task(self._mes.run(over), name="mes")
                 tasks.create_task(self._route.run(over), name="route checks")
+            if self._site.mes.enabled or self._sparkplug is not None:
                 tasks.create_task(self._stock.run(over), name="mes stock")
+            if self._sparkplug is not None:
+                tasks.create_task(self._sparkplug.run(over), name="sparkplug")
             committing = tasks.create_task(self._settling.commit(over), name="commit")
             acknowledging = tasks.create_task(self._settling.acknowledge(acked), name="acknowledge")
             await either(stop, over)

@@ -42,6 +42,12 @@ def show_unit(site_file: Path, name: str, *, as_json: bool) -> None:
         _print("\n".join(_unit_text(record, gate)))
 
 
+def unit_lines(factory: Factory, name: str) -> list[str] | None:
+    """Return everything the books know of a unit as lines; None when they know none."""
+    record = factory.unit(name)
+    return None if record is None else list(_unit_text(record, _gate(factory, record)))
+
+
 def show_gate(site_file: Path, name: str, *, as_json: bool) -> int:
     """Print whether a unit may leave; returns 0 when it may, else 1. Raises SupplyError EID.UNKNOWN."""
     factory = _open(site_file)

@@ -1,15 +1,15 @@
-"""`ifpp store migrate | backup | restore | openapi`: keeping the store, apart from serving it."""
+"""`ifpp store migrate | backup | restore | purge | openapi`: keeping the store, apart from serving it."""
 
 from __future__ import annotations
 
 import json
 import sys
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ifpp.errors import SettingsError
-from ifpp.roles.factory_access import database_url
+from ifpp.roles.factory_access import database_url, open_factory
 from ifpp.roles.key_access import LateKeys
 from ifpp.settings import load_site
 from ifpp.store import backup as backups
@@ -51,6 +51,16 @@ def restore(site_file: Path, file: Path) -> None:
 def _has_backup_key(keys: KeyProvider) -> bool:
     found = keys.keys()
     return any(info.purpose is Purpose.BACKUP for info in found)
+
+
+def purge(site_file: Path, *, days: int, dry_run: bool) -> None:
+    """Let go of the bytes of packages that were settled and reported `days` days ago; the store may run meanwhile."""
+    now, packages, size = datetime.now(UTC), 0, 0
+    with closing(open_factory(load_site(site_file), site_file, writer="desk")) as factory:
+        for count, part in factory.retention.purge(now - timedelta(days=days), now, dry_run=dry_run):
+            packages, size = packages + count, size + part
+    verb = "would go" if dry_run else "are gone; the database uses their room again"
+    _print(f"{packages} packages, {size / 1e6:.1f} MB, {verb}")
 
 
 def openapi() -> None:

@@ -19,7 +19,14 @@ CTRL_C = 130
 
 
 def show(
-    station_file: Path | None, socket: Path | None, *, language: str, ascii_only: bool, plain: bool, columns: int = 0
+    station_file: Path | None,
+    socket: Path | None,
+    *,
+    language: str,
+    ascii_only: bool,
+    plain: bool,
+    columns: int = 0,
+    wall: bool = False,
 ) -> int:
     """Show a station until the person leaves; returns the exit code. Raises SettingsError when nobody says which."""
     path, columns = _where(station_file, socket, columns)
@@ -29,10 +36,12 @@ def show(
         return 0
     try:
         from ifpp.tui.app import StationScreen
+        from ifpp.tui.line_app import StationWall
     except ModuleNotFoundError as error:
         raise SettingsError("SETTINGS.MISSING", "install ifpp[tui]", where=f"module {error.name}") from error
 
-    app = StationScreen(path, words, ASCII if ascii_only else UNICODE, SystemClock(), columns=columns)
+    kind = StationWall if wall else StationScreen
+    app = kind(path, words, ASCII if ascii_only else UNICODE, SystemClock(), columns=columns)
 
     async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.exit)  # the terminal is put in order

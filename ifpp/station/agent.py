@@ -49,6 +49,7 @@ from ifpp.station.pump import Pump
 from ifpp.station.records import OutboxRow
 from ifpp.station.recovery import recover
 from ifpp.station.route import Route
+from ifpp.station.serials import ScannedSerials
 from ifpp.station.supplier import Supplier
 from ifpp.station.watch import Watch
 from ifpp.station.window import FOR_SCREENS, SILENT_S, Window
@@ -107,8 +108,15 @@ class Agent:
         self._supplier = Supplier(self._store, cache, journal, self._gate, clock, margin_s=station.cache.margin_s)
         self._prefetch = None if cache is None else self._new_prefetch(cache, trust, eids)
         self._operator = ""
+        serials = ScannedSerials(self._board, clock)
         self._window = window and Window(
-            *window, clock, idle_s=station.window.idle_s, obey=self._do, passing=self._passed
+            *window,
+            clock,
+            idle_s=station.window.idle_s,
+            obey=self._do,
+            passing=self._passed,
+            scanned=serials.scan,
+            serials=station.window.serials,
         )
         self._shown_on = {f"{self._topics.base}/{at}": at for at in FOR_SCREENS if window}
         self._stopping = asyncio.Event()
@@ -140,6 +148,7 @@ class Agent:
             at_edge=at_edge,
             permits=permits,
             route=self._route,
+            serials=serials,
         )
         self._heads = [Head(head_id, make_port(head.port, head.lamp), floor) for head_id, head in station.heads.items()]
 

@@ -310,7 +310,7 @@ class Journal:
         """Let every event that is still kept be sent again, also rejected ones; returns how many were closed."""
 
         def change(connection: sqlite3.Connection) -> int:
-            reopen = "UPDATE outbox SET acked_at = NULL, rejected = NULL WHERE acked_at IS NOT NULL"
+            reopen = "UPDATE outbox SET acked_at = NULL, rejected = NULL WHERE acked_at IS NOT NULL AND name <> ''"
             return connection.execute(reopen).rowcount
 
         return self._writer.write(change)

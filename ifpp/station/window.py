@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ RIGHTS: dict[tuple[str, str], frozenset[str]] = {
     ("change_socket", ""): frozenset({"technician"}),
     ("lock", ""): _OPERATOR,
     ("unlock", ""): _OPERATOR,
+    ("scan_unit", ""): _OPERATOR,
     ("alarm", "ACK"): _OPERATOR,
     ("alarm", "SHELVE"): _SPECIALIST,
     ("alarm", "UNSHELVE"): _SPECIALIST,
@@ -49,13 +51,18 @@ RIGHTS: dict[tuple[str, str], frozenset[str]] = {
 log = get_logger("station.window")
 Obey = Callable[[str, bytes], Awaitable[msgspec.Struct]]
 Passing = Callable[[str, Somebody], Awaitable[None]]
+Scanned = Callable[[str, str], str]
 
 
 class Asked(msgspec.Struct, kw_only=True):
-    """What a screen asks: `login` with a `badge`, `logout`, or a command of the line contract with its document."""
+    """What a screen asks: `login` with a `badge`, `logout`, or a command of the line contract with its document.
+
+    A `badge` that has the form of a serial number is the unit that is seated next in `head_id`: `scan_unit`.
+    """
 
     ask: str
     badge: str = ""
+    head_id: str = ""
     document: dict[str, Any] = {}
 
 
@@ -68,6 +75,8 @@ class Answered(msgspec.Struct, omit_defaults=True, kw_only=True):
     code: str = ""
     operator: str = ""
     role: str = ""
+    unit: str = ""
+    head_id: str = ""
     document: Any = None
 
 
@@ -75,11 +84,21 @@ class Window:
     """Serves screens until the block ends; all methods belong to the event loop.
 
     `obey` carries out a command and returns its answer document, `passing` notes LOGIN and LOGOUT of a person. Without
-    `people` screens only look. `open`: whether screens can come.
+    `people` screens only look. `scanned` notes the unit that is seated next in a head, where scans have the form
+    `serials` ("": none has). `open`: whether screens can come.
     """
 
     def __init__(
-        self, path: Path, people: People | None, clock: Clock, *, idle_s: float, obey: Obey, passing: Passing
+        self,
+        path: Path,
+        people: People | None,
+        clock: Clock,
+        *,
+        idle_s: float,
+        obey: Obey,
+        passing: Passing,
+        scanned: Scanned | None = None,
+        serials: str = "",
     ) -> None:
         self._path = path
         self._people = people
@@ -87,6 +106,8 @@ class Window:
         self._idle_s = idle_s
         self._obey = obey
         self._passing = passing
+        self._scanned = scanned
+        self._serials = re.compile(serials) if serials else None
         self._said: dict[str, bytes] = {}
         self._screens: set[_Screen] = set()
         self.open = False
@@ -186,6 +207,8 @@ class Window:
 
     async def _do(self, screen: _Screen, asked: Asked) -> Answered:
         if asked.ask == "login":
+            if self._scanned is not None and self._serials and self._serials.fullmatch(asked.badge.strip()):
+                return self._unit(screen, asked, self._scanned)
             return await self._login(screen, asked.badge)
         if asked.ask == "logout":
             await self._leave(screen)
@@ -202,6 +225,19 @@ class Window:
             operator=who.name,
             role=who.role,
             document=reply,
+        )
+
+    def _unit(self, screen: _Screen, asked: Asked, scanned: Scanned) -> Answered:
+        who = self._entitled(screen, Asked(ask="scan_unit"))
+        text = scanned(asked.head_id, asked.badge)
+        return Answered(
+            ask="scan_unit",
+            status="ACCEPTED",
+            text=text,
+            operator=who.name,
+            role=who.role,
+            unit=asked.badge.strip(),
+            head_id=asked.head_id,
         )
 
     async def _login(self, screen: _Screen, badge: str) -> Answered:

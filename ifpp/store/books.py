@@ -73,6 +73,8 @@ def package_content(connection: Connection, sha256: str) -> bytes:
     content = connection.execute(_bytes, {"sha256": sha256}).scalar()
     if content is None:
         raise SupplyError("BPP.NOT_FOUND", "no package has this digest", where=sha256[:64])
+    if not content:
+        raise SupplyError("BPP.NOT_FOUND", "its bytes were let go after it was loaded", where=sha256[:64])
     return bytes(content)
 
 

@@ -11,22 +11,23 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, exists, or_, select
 
-from ifpp.errors import CustodyError, ServiceError, SupplyError
-from ifpp.model.clock import utc_ms_text
-from ifpp.model.messages import CACHE_HEAD, Claim, ClaimedPackage, ClaimRequest
+from ifpp.errors import CustodyError, IfppError, ServiceError, SupplyError
+from ifpp.model.clock import parse_utc, utc_ms_text
+from ifpp.model.messages import CACHE_HEAD, Claim, ClaimedPackage, ClaimRequest, Job
 from ifpp.model.states import PackageState
 from ifpp.store import rework, travellers
-from ifpp.store.denylist import denied
+from ifpp.store.claim_facts import PACKAGES, Facts, read
+from ifpp.store.denylist import Pair, denied, refusing
 from ifpp.store.ledger import Step, lock_package, take
 from ifpp.store.plans import Plan, in_force
-from ifpp.store.reservations import newest_job, read_job, running
-from ifpp.store.rework_tables import GONE, LEAVING
-from ifpp.store.schema import SHELVED, WITHDRAWN, chain, chip, claim, package, reading, reservation, unit_attempt
+from ifpp.store.reservations import running
+from ifpp.store.schema import chain, chip, claim, package, reading
 from ifpp.store.selection import Product, Selection, ahead, choose, expired, lease_runs, soon, taken
 from ifpp.store.trail import Trail
 
@@ -41,32 +42,14 @@ _CLAIM_FIELDS = ("attempt_id", "eid", "sku", "region", "station_id", "head_id")
 _OPEN = (S.SENT, S.UNKNOWN)
 _MAX_REASONS, _MAX_DETAIL = 8, 400
 
-_lock_chip = (
-    select(
-        chip.c.certificate,
-        chip.c.chain_id,
-        chip.c.clean_to_ship_at,
-        select(reservation.c.job_order_id).where(reservation.c.eid == chip.c.eid).scalar_subquery().label("kept_for"),
-        travellers.KNOWN.label("travels"),
-        travellers.OF_JOB.label("job_travels"),
-        newest_job.scalar_subquery().label("job"),
-        exists().where(unit_attempt.c.transaction_id == bindparam("attempt_id")).label("reported"),
-    )
-    .where(chip.c.eid == bindparam("eid"))
-    .with_for_update(key_share=True)
-)
-_packages = (
-    select(package, WITHDRAWN.label("withdrawn"), LEAVING.label("leaving"), GONE.label("gone"))
-    .where(package.c.eid == bindparam("eid"), SHELVED)
-    .order_by(package.c.package_id)
-)
-_lock_packages = _packages.with_for_update(key_share=True)
 _chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
 _MAX_SEEN_CHAINS = 64
 _seen_chains: dict[str, tuple[str, ...]] = {}
 _attempt = select(claim).where(claim.c.attempt_id == bindparam("attempt_id"))
 _lock_attempt = _attempt.with_for_update(key_share=True)
-_told = select(reading.c.package_id).where(reading.c.attempt_id == bindparam("attempt_id"))
+_told = select(reading.c.package_id, reading.c.attempt_id).where(
+    reading.c.attempt_id.in_(bindparam("attempts", expanding=True))
+)
 _of_attempt = (
     select(package.c.package_id, package.c.revision, package.c.node_id)
     .where(package.c.attempt_id == bindparam("attempt_id"), package.c.state == S.CLAIMED)
@@ -87,36 +70,93 @@ _lapsed = (
 )
 
 
-def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, now: datetime) -> Claim:
-    """Claim the packages of one chip (see the module); the caller commits.
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """What a claim gets, decided and not yet written."""
 
-    Raises SupplyError (EID.UNKNOWN, SKU.UNKNOWN, REGION.UNKNOWN, BPP.*, UNIT.*, JOB.OTHER_STATION) and ServiceError
-    STORE.REFUSED for an attempt id that was used for something else or has ended.
+    request: ClaimRequest
+    owner: _Package
+    known: bool
+    lease_until: str
+    steps: list[Step]
+    granted: Sequence[_Package]
+    unresolved: Sequence[_Package]
+    installed: Sequence[_Package]
+    remove: Sequence[_Package]
+    sn: str
+    rework_id: str
+
+    @property
+    def profile_types(self) -> set[str]:
+        """What may be loaded by it."""
+        return {row.profile_type for row in (*self.granted, *self.unresolved)}
+
+
+def claim_packages(connection: Connection, trail: Trail, requests: Sequence[ClaimRequest]) -> list[Claim | IfppError]:
+    """Claim the packages of chips (see the module), at the time of the trail; the caller commits.
+
+    Returns for each request, in order, its claim or why it is refused: SupplyError (EID.UNKNOWN, SKU.UNKNOWN,
+    REGION.UNKNOWN, BPP.*, UNIT.*, JOB.OTHER_STATION), ServiceError STORE.REFUSED for an attempt id that was used for
+    something else or has ended. Nothing is written for one that is refused. Claims of one chip, or of one attempt, are
+    decided one after the other, all others together. What it raises is of the database, and of all.
     """
-    _check_request(request)
-    names = ("eid", "attempt_id", "sn", "job_order_id")
-    asked = {name: getattr(request, name) for name in names}
-    owner = connection.execute(_lock_chip, asked).one_or_none()
+    answers: dict[int, Claim | IfppError] = {}
+    waiting = list(range(len(requests)))
+    while waiting:
+        wave, later, busy = list[int](), list[int](), set[tuple[str, str]]()
+        for number in waiting:
+            keys = {("chip", requests[number].eid), ("attempt", requests[number].attempt_id)}
+            (later if keys & busy else wave).append(number)
+            busy |= keys
+        answers |= zip(wave, _claim_apart(connection, trail, [requests[number] for number in wave]), strict=True)
+        waiting = later
+    return [answers[number] for number in range(len(requests))]
+
+
+def _claim_apart(connection: Connection, trail: Trail, requests: Sequence[ClaimRequest]) -> list[Claim | IfppError]:
+    """Claim for different chips and different attempts."""
+    checked = [_malformed(request) for request in requests]
+    sound = [request for request, error in zip(requests, checked, strict=True) if error is None]
+    facts = read(connection, sound, trail.at) if sound else None
+    decided: list[_Grant | IfppError] = []
+    for request, error in zip(requests, checked, strict=True):
+        try:
+            if error is not None or facts is None:
+                raise error or AssertionError("read for every sound request")
+            decided.append(_decide(connection, facts, request, trail.at))
+        except IfppError as refusal:
+            decided.append(refusal)
+    grants = [one for one in decided if isinstance(one, _Grant)]
+    take(connection, trail, [step for one in grants for step in one.steps])
+    _remember(connection, trail, grants)
+    pairs = refusing(connection, {name for one in grants for name in one.profile_types})
+    return [_answer(connection, one, pairs) if isinstance(one, _Grant) else one for one in decided]
+
+
+def _decide(connection: Connection, facts: Facts, request: ClaimRequest, at: str) -> _Grant:
+    """Decide what a claim gets, and write nothing; raises why it is refused."""
+    owner = facts.chips.get(request.eid)
     if owner is None:
         raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=request.eid)
-    if owner.reported:
+    if request.attempt_id in facts.reported:
         raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
-    known = _check_attempt(connection, request)
-    of_chip = connection.execute(_lock_packages, {"eid": request.eid}).all()
+    known = _check_attempt(request, facts.attempts.get(request.attempt_id))
+    of_chip = facts.packages[request.eid]
     packages = [row for row in of_chip if not row.leaving]
     remove = [row for row in of_chip if row.leaving and not row.gone]
     order = rework.newest(connection, request.eid) if len(packages) < len(of_chip) else None
     other = order is not None and bool(order.sku)
-    sn = travellers.check(connection, request, known=owner.travels, of_job=owner.job_travels, other_product=other)
-    _check_job(connection, request, owner)
+    travels, job = (request.sn, request.eid) in facts.travelling, facts.jobs[request.job_order_id]
+    sn = travellers.check(connection, request, known=travels, of_job=job.travels, other_product=other)
+    _check_job(connection, request, owner, job.job)
     _check_rework(request, order, bool(remove))
     unresolved = [row for row in packages if row.state in _OPEN]
-    ordered = [row for row in packages if (row.sku, row.region) == (request.sku, request.region)]
-    at = trail.at
-    held = [row for row in ordered if row.state == S.CLAIMED and row.attempt_id == request.attempt_id]
-    lease_until = utc_ms_text(now + timedelta(seconds=request.lease_s + _slack_s(request)))
-    plan = in_force(connection, request.sku, request.region, request.customer, at)
+    held = [row for row in packages if row.state == S.CLAIMED and row.attempt_id == request.attempt_id]
+    held = [row for row in held if (row.sku, row.region) == (request.sku, request.region)]
+    lease_until = utc_ms_text(parse_utc(at) + timedelta(seconds=request.lease_s + _slack_s(request)))
+    plan = facts.plans[request.sku, request.region, request.customer]
     granted: Sequence[_Package]
+    steps: list[Step] = []
     if held:
         granted, lease_until = _in_order(held, plan), held[0].lease_until
     else:
@@ -126,21 +166,36 @@ def claim_packages(connection: Connection, trail: Trail, request: ClaimRequest, 
             _check_supply(connection, request, owner, packages, selection, at)
         granted = () if remove and owner.clean_to_ship_at is not None else selection.granted
         _check_ahead(request, granted, unresolved, lease_until)
-        take(connection, trail, _claim_steps(granted, request, at, lease_until, plan))
-    _remember(connection, trail, request, known, unresolved)
+        steps = _claim_steps(granted, request, at, lease_until, plan)
+    return _Grant(
+        request,
+        owner,
+        known,
+        lease_until,
+        steps,
+        granted,
+        unresolved,
+        [row for row in packages if row.state == S.INSTALLED],
+        remove,
+        sn,
+        "" if order is None else order.rework_id,
+    )
+
+
+def _answer(connection: Connection, grant: _Grant, pairs: Sequence[Pair]) -> Claim:
     return Claim(
-        attempt_id=request.attempt_id,
-        eid=request.eid,
-        lease_until=lease_until,
-        euicc_certificate_b64=_base64(owner.certificate),
-        eum_chain_b64=list(_certificates(connection, owner.chain_id)),
-        packages=[_claimed(row, S.CLAIMED) for row in granted],
-        unresolved=[_claimed(row, S(row.state)) for row in unresolved],
-        installed=[_claimed(row, S.INSTALLED) for row in packages if row.state == S.INSTALLED],
-        denied=denied(connection, request.eid, (row.profile_type for row in (*granted, *unresolved))),
-        sn=sn,
-        remove=[_claimed(row, S.INSTALLED) for row in remove],
-        rework_id="" if order is None else order.rework_id,
+        attempt_id=grant.request.attempt_id,
+        eid=grant.request.eid,
+        lease_until=grant.lease_until,
+        euicc_certificate_b64=_base64(grant.owner.certificate),
+        eum_chain_b64=list(_certificates(connection, grant.owner.chain_id)),
+        packages=[_claimed(row, S.CLAIMED) for row in grant.granted],
+        unresolved=[_claimed(row, S(row.state)) for row in grant.unresolved],
+        installed=[_claimed(row, S.INSTALLED) for row in grant.installed],
+        denied=denied(pairs, grant.request.eid, grant.profile_types),
+        sn=grant.sn,
+        remove=[_claimed(row, S.INSTALLED) for row in grant.remove],
+        rework_id=grant.rework_id,
     )
 
 
@@ -213,7 +268,7 @@ def try_plan(connection: Connection, eid: str, product: Product, at: str) -> tup
     """Choose for a chip as a claim of a new head would, and change nothing. Raises SupplyError EID.UNKNOWN."""
     if connection.execute(select(chip.c.eid).where(chip.c.eid == eid)).scalar() is None:
         raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=eid[:64])
-    packages = connection.execute(_packages, {"eid": eid}).all()
+    packages = connection.execute(PACKAGES, {"eids": [eid]}).all()
     plan = in_force(connection, product.sku, product.region, product.customer, at)
     return plan, choose(packages, plan, product, ("", ""), at)
 
@@ -225,6 +280,15 @@ def _check_names(*names: str) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise ServiceError("STORE.REFUSED", f"not an identifier: {name[:40]!r}")
+
+
+def _malformed(request: ClaimRequest) -> IfppError | None:
+    """Say what is wrong with a request as it stands: it must not come near the statements of its neighbours."""
+    try:
+        _check_request(request)
+    except IfppError as error:
+        return error
+    return None
 
 
 def _check_request(request: ClaimRequest) -> None:
@@ -263,9 +327,8 @@ def _check_ahead(
         raise SupplyError("BPP.EXPIRED", f"a package of it expires before {lease_until}", where=request.eid)
 
 
-def _check_attempt(connection: Connection, request: ClaimRequest) -> bool:
+def _check_attempt(request: ClaimRequest, known: _Package | None) -> bool:
     """Return whether the attempt is known; refuse one that was released or asked for something else before."""
-    known = connection.execute(_lock_attempt, {"attempt_id": request.attempt_id}).one_or_none()
     if known is None:
         return False
     if known.released_at is not None:
@@ -276,9 +339,9 @@ def _check_attempt(connection: Connection, request: ClaimRequest) -> bool:
     return True
 
 
-def _check_job(connection: Connection, request: ClaimRequest, owner: Row[Any]) -> None:
+def _check_job(connection: Connection, request: ClaimRequest, owner: Row[Any], job: Job | None) -> None:
     """Refuse a claim for another station's job, and of a chip that is kept for another job order."""
-    job, kept_for = None if owner.job is None else read_job(owner.job), owner.kept_for
+    kept_for = owner.kept_for
     if job is not None and job.stations and request.station_id not in job.stations:
         detail = f"it is for {', '.join(job.stations)}"[:_MAX_DETAIL]
         raise SupplyError("JOB.OTHER_STATION", detail, where=f"job order {request.job_order_id}")
@@ -376,26 +439,27 @@ def _claim_steps(
     return steps
 
 
-def _remember(
-    connection: Connection, trail: Trail, request: ClaimRequest, known: bool, unresolved: Sequence[_Package]
-) -> None:
-    """Keep the attempt, and which sendings it was told to read from the chip."""
-    told: set[str] = set()
-    if known:
-        told.update(connection.execute(_told, {"attempt_id": request.attempt_id}).scalars())
-    else:
-        values = {name: getattr(request, name) for name in _CLAIM_FIELDS}
-        connection.execute(claim.insert(), [values | {"at": trail.at}])
-    rows = [
-        {"attempt_id": request.attempt_id, "package_id": row.package_id, "revision": row.revision}
-        for row in unresolved
-        if row.package_id not in told
-    ]
-    if rows:
-        connection.execute(reading.insert(), rows)
-        packages = [row["package_id"] for row in rows]
-        who = {"attempt": request.attempt_id, "node": request.station_id, "head": request.head_id}
-        trail.note("reading", eid=request.eid, packages=packages, **who)
+def _remember(connection: Connection, trail: Trail, grants: Sequence[_Grant]) -> None:
+    """Keep the attempts, and which sendings each was told to read from the chip."""
+    fresh = [one.request for one in grants if not one.known]
+    if fresh:
+        rows = [{name: getattr(one, name) for name in _CLAIM_FIELDS} | {"at": trail.at} for one in fresh]
+        connection.execute(claim.insert(), rows)
+    asked = [one for one in grants if one.unresolved]
+    again = [one.request.attempt_id for one in asked if one.known]
+    told = {tuple(row) for row in connection.execute(_told, {"attempts": again})} if again else set()
+    for one in asked:
+        attempt_id, request = one.request.attempt_id, one.request
+        rows = [
+            {"attempt_id": attempt_id, "package_id": row.package_id, "revision": row.revision}
+            for row in one.unresolved
+            if (row.package_id, attempt_id) not in told
+        ]
+        if rows:
+            connection.execute(reading.insert(), rows)
+            packages = [row["package_id"] for row in rows]
+            who = {"attempt": attempt_id, "node": request.station_id, "head": request.head_id}
+            trail.note("reading", eid=request.eid, packages=packages, **who)
 
 
 def _claimed(row: _Package, state: PackageState) -> ClaimedPackage:

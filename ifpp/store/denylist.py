@@ -86,14 +86,18 @@ _failed = (
 )
 
 
-def denied(connection: Connection, eid: str, profile_types: Iterable[str]) -> dict[str, list[str]]:
-    """Return profile type -> firmware of this chip's maker that must not get it."""
-    answer: dict[str, list[str]] = {}
+def refusing(connection: Connection, profile_types: Iterable[str]) -> list[Pair]:
+    """Return the entries in force for any of these profile types, in order."""
     types = sorted(set(profile_types))
-    if types:
-        for firmware, profile_type in connection.execute(_denied, {"types": types}):
-            if firmware.partition("/")[0] == eid[:8]:
-                answer.setdefault(profile_type, []).append(firmware)
+    return [(row[0], row[1]) for row in connection.execute(_denied, {"types": types})] if types else []
+
+
+def denied(pairs: Iterable[Pair], eid: str, profile_types: Collection[str]) -> dict[str, list[str]]:
+    """Return profile type -> firmware of this chip's maker that must not get it, among entries in force."""
+    answer: dict[str, list[str]] = {}
+    for firmware, profile_type in pairs:
+        if profile_type in profile_types and firmware.partition("/")[0] == eid[:8]:
+            answer.setdefault(profile_type, []).append(firmware)
     return answer
 
 

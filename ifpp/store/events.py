@@ -62,14 +62,14 @@ def take_events(
     orders_required: bool = False,
 ) -> list[TakeResult]:
     """Take a batch (see `Factory.take_events`); the caller commits."""
-    cursors = {node: _open_cursor(connection, node) for node in sorted({event.node_id for event in received})}
+    cursors = {node: open_cursor(connection, node) for node in sorted({event.node_id for event in received})}
     tallies: dict[str, _Tally] = defaultdict(_Tally)
     ordered = sorted(received, key=lambda event: (event.node_id, event.seq))
     for start in range(0, len(ordered), _CHUNK):
         _take_chunk(connection, trail, ordered[start : start + _CHUNK], tallies, learning, orders_required)
     answers = []
     for node, before in cursors.items():
-        through = _advance(connection, node, before)
+        through = advance(connection, node, before)
         tally = tallies[node]
         answers.append(TakeResult(node, through, tuple(tally.rejected.values()), tuple(tally.fresh)))
     return answers
@@ -98,7 +98,7 @@ def park(connection: Connection, trail: Trail, event: ReceivedEvent, code: str, 
 # ---- the cursor of a node -----------------------------------------------------------------------------
 
 
-def _open_cursor(connection: Connection, node: str) -> int:
+def open_cursor(connection: Connection, node: str) -> int:
     """Lock the node against another supervisor and return its highest gap-free seq."""
     through = connection.execute(_lock_cursor, {"node_id": node}).scalar()
     if through is None:
@@ -108,7 +108,7 @@ def _open_cursor(connection: Connection, node: str) -> int:
     return int(through)
 
 
-def _advance(connection: Connection, node: str, before: int) -> int:
+def advance(connection: Connection, node: str, before: int) -> int:
     """Move the cursor over every seq that is taken or parked without a gap; return it."""
     found: set[int] = set()
     for later in _later:

@@ -47,10 +47,13 @@ from ifpp.store.alarm_store import AlarmStore
 from ifpp.store.audit import AuditLog, Chain
 from ifpp.store.database import Database
 from ifpp.store.denylist import USUAL, DeniedRow, Learning
+from ifpp.store.edge_numbers import EdgeNumbers
 from ifpp.store.figure_store import FigureStore
 from ifpp.store.group import GroupCommit
 from ifpp.store.intake import Gentle, Intake, Shelved, anything_staged, settle_remains
+from ifpp.store.nodes import NodeStore
 from ifpp.store.orders import OrderWord
+from ifpp.store.purge import Retention
 from ifpp.store.records import (
     AttemptRow,
     BalanceRow,
@@ -90,7 +93,10 @@ class Factory:
         self._chain = Chain(writer, factory_id)
         self.figures = FigureStore(database, self._writing)
         self.alarms = AlarmStore(database, self._writing)
+        self.edge_numbers = EdgeNumbers(self._writing)
         self.rework = ReworkStore(database, self._writing)
+        self.nodes = NodeStore(database, self._writing)
+        self.retention = Retention(database, self._writing)
         self._group = GroupCommit(self._writing, database.named)
         self.factory_id = factory_id
 
@@ -304,7 +310,7 @@ class Factory:
         UNIT.ALREADY_LOADED, UNIT.TRAVELLER, UNIT.NO_TRAVELLER; ServiceError STORE.REFUSED for an attempt id that has
         ended or differs.
         """
-        return self._group.run(now, lambda connection, trail: claims.claim_packages(connection, trail, request, now))
+        return self._group.together(now, claims.claim_packages, request)
 
     def package_bytes(self, sha256: str) -> bytes:
         """Return one package byte for byte; raises SupplyError BPP.NOT_FOUND."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection
 
@@ -16,26 +16,36 @@ from ifpp.model.clock import utc_ms_text
 from ifpp.store.trail import Trail
 
 T = TypeVar("T")
+Asked = TypeVar("Asked")
 Change = Callable[[Connection, Trail], T]
+Together = Callable[[Connection, Trail, Sequence[Asked]], Sequence[T | IfppError]]
 Begin = Callable[[datetime], AbstractContextManager[tuple[Connection, Trail]]]
 
 
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[T]):
-    """One caller's change and, once `done`, what came of it."""
+class _Entry:
+    """What one caller asks of a change and, once `done`, what came of it."""
 
     now: datetime
-    change: Change[T]
+    change: Together[Any, Any]
+    asked: Any
     done: bool = False
-    result: T | None = None
+    result: Any = None
     failure: Exception | None = None
+
+    def settle(self, answer: object) -> None:
+        if isinstance(answer, IfppError):
+            self.failure = answer
+        else:
+            self.result = answer
 
 
 class GroupCommit:
     """Whoever comes first commits for all who wait. A change that fails is rolled back alone and raises alone.
 
-    `begin` opens a transaction that is committed when its block ends; `named` turns the library's errors into ours.
-    When the commit itself fails, every change of the group raises what it raised.
+    Those who ask the same change of `together` are answered by one call of it; when that call fails, each of them is
+    tried by itself. `begin` opens a transaction that is committed when its block ends; `named` turns the library's
+    errors into ours. When the commit itself fails, every change of the group raises what it raised.
     """
 
     def __init__(self, begin: Begin, named: Callable[[], AbstractContextManager[None]]) -> None:
@@ -43,13 +53,25 @@ class GroupCommit:
         self._named = named
         self._leader = threading.Lock()
         self._guard = threading.Lock()
-        self._waiting: list[_Entry[object]] = []
+        self._waiting: list[_Entry] = []
 
     def run(self, now: datetime, change: Change[T]) -> T:
         """Return what `change` returned, after it was committed; raises what it raised, or the commit's error."""
-        entry: _Entry[T] = _Entry(now, change)
+
+        def alone(connection: Connection, trail: Trail, _asked: Sequence[None]) -> Sequence[T | IfppError]:
+            return [change(connection, trail)]
+
+        return self.together(now, alone, None)
+
+    def together(self, now: datetime, change: Together[Asked, T], asked: Asked) -> T:
+        """Return what `change` answered to `asked`, after it was committed; raises it when it is an error, or `run`'s.
+
+        `change` takes everything that is asked of it at this moment and answers in the same order; for what it answers
+        with an error it has written nothing. The time of its trail is the latest of the callers'.
+        """
+        entry = _Entry(now, change, asked)
         with self._guard:
-            self._waiting.append(entry)  # type: ignore[arg-type]  # a list of many result types
+            self._waiting.append(entry)
         with self._leader:
             if not entry.done:
                 with self._guard:
@@ -57,28 +79,37 @@ class GroupCommit:
                 self._commit(group)
         if entry.failure is not None:
             raise entry.failure
-        return entry.result  # type: ignore[return-value]  # T may be None itself
+        return cast(T, entry.result)
 
-    def _commit(self, group: list[_Entry[object]]) -> None:
+    def _commit(self, group: list[_Entry]) -> None:
+        parts: dict[Together[Any, Any], list[_Entry]] = {}
+        for entry in group:
+            parts.setdefault(entry.change, []).append(entry)
         try:
             with self._begin(max(entry.now for entry in group)) as (connection, trail):
                 if len(group) == 1:  # what fails alone needs no savepoint: the transaction goes with it
-                    group[0].result = group[0].change(connection, trail)
+                    group[0].settle(*group[0].change(connection, trail, [group[0].asked]))
                 else:
-                    for entry in group:
-                        self._apply(connection, trail, entry)
+                    for part in parts.values():
+                        self._apply(connection, trail, part)
         except Exception as error:  # noqa: BLE001 - nobody of the group may take what was not committed for done
             for entry in group:
                 entry.failure = entry.failure or error
         for entry in group:
             entry.done = True
 
-    def _apply(self, connection: Connection, trail: Trail, entry: _Entry[object]) -> None:
-        part = Trail(utc_ms_text(entry.now))
+    def _apply(self, connection: Connection, trail: Trail, entries: list[_Entry]) -> None:
+        noted = Trail(utc_ms_text(max(entry.now for entry in entries)))
         try:
             with self._named(), connection.begin_nested():
-                entry.result = entry.change(connection, part)
+                answers = entries[0].change(connection, noted, [entry.asked for entry in entries])
         except IfppError as error:
-            entry.failure = error
+            if len(entries) == 1:
+                entries[0].failure = error
+                return
+            for entry in entries:
+                self._apply(connection, trail, [entry])
         else:
-            trail.join(part)
+            for entry, answer in zip(entries, answers, strict=True):
+                entry.settle(answer)
+            trail.join(noted)

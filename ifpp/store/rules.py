@@ -71,6 +71,11 @@ _SAY_STEP = "this package may not take this step"
 _SAY_IDENTITY = "the identity of a package never changes"
 _SAY_KEPT = "history is neither changed nor deleted"
 _OF_A_PACKAGE = "EXISTS (SELECT 1 FROM package p WHERE p.bpp_sha256 = OLD.sha256)"
+# Bytes never change; those of a package that can never be loaded again may go (`ifpp.store.purge`).
+_STILL_NEEDED = (
+    "NEW.sha256 <> OLD.sha256 OR length(NEW.bpp) > 0 OR NOT EXISTS (SELECT 1 FROM package p "
+    "WHERE p.bpp_sha256 = OLD.sha256 AND (p.spent OR p.state = 'DESTROYED'))"
+)
 _BACKWARDS = "NEW.chain_id <> OLD.chain_id OR NEW.number <= OLD.number"
 _SAY_BACKWARDS = "an audit chain only grows"
 
@@ -87,7 +92,7 @@ def _sqlite_rules() -> list[str]:
         refuse("package_step", "UPDATE", "package", _FORBIDDEN_STEP, _SAY_STEP),
         refuse("package_identity", f"UPDATE OF {', '.join(IDENTITY)}", "package", "", _SAY_IDENTITY),
         refuse("package_kept", "DELETE", "package", "", _SAY_KEPT),
-        refuse("package_bytes_unchanged", "UPDATE", "package_bytes", "", _SAY_KEPT),
+        refuse("package_bytes_unchanged", "UPDATE", "package_bytes", _STILL_NEEDED, _SAY_KEPT),
         refuse("package_bytes_undeleted", "DELETE", "package_bytes", _OF_A_PACKAGE, _SAY_KEPT),
         refuse("audit_chain_grows", "UPDATE", "audit_chain", _BACKWARDS, _SAY_BACKWARDS),
         refuse("audit_chain_kept", "DELETE", "audit_chain", "", _SAY_KEPT),
@@ -119,6 +124,7 @@ def _postgresql_rules() -> list[str]:
         function("ifpp_identity", refuse(_SAY_IDENTITY)),
         function("ifpp_kept", refuse(_SAY_KEPT)),
         function("ifpp_bytes_kept", f"IF {_OF_A_PACKAGE} THEN {refuse(_SAY_KEPT)} END IF; RETURN OLD;"),
+        function("ifpp_bytes_needed", f"IF {_STILL_NEEDED} THEN {refuse(_SAY_KEPT)} END IF;"),
         function("ifpp_grows", f"IF {_BACKWARDS} THEN {refuse(_SAY_BACKWARDS)} END IF;"),
         function("ifpp_born", _BIRTH_ENTRY),
         function("ifpp_entry", _STEP_ENTRY),
@@ -127,7 +133,7 @@ def _postgresql_rules() -> list[str]:
         trigger("package_identity", f"BEFORE UPDATE OF {', '.join(IDENTITY)}", "package", "ifpp_identity"),
         trigger("package_kept", "BEFORE DELETE", "package", "ifpp_kept"),
         trigger("package_cut", "BEFORE TRUNCATE", "package", "ifpp_kept", "STATEMENT"),
-        trigger("package_bytes_fixed", "BEFORE UPDATE", "package_bytes", "ifpp_kept"),
+        trigger("package_bytes_fixed", "BEFORE UPDATE", "package_bytes", "ifpp_bytes_needed"),
         trigger("package_bytes_kept", "BEFORE DELETE", "package_bytes", "ifpp_bytes_kept"),
         trigger("package_bytes_cut", "BEFORE TRUNCATE", "package_bytes", "ifpp_kept", "STATEMENT"),
         trigger("audit_chain_grows", "BEFORE UPDATE", "audit_chain", "ifpp_grows"),

@@ -65,6 +65,10 @@ def _kept(dialect: str, table: str) -> list[str]:
 
 _OF_A_PACKAGE = "EXISTS (SELECT 1 FROM package p WHERE p.bpp_sha256 = OLD.sha256)"
 
+_STILL_NEEDED = (
+    "NEW.sha256 <> OLD.sha256 OR length(NEW.bpp) > 0 OR NOT EXISTS (SELECT 1 FROM package p "
+    "WHERE p.bpp_sha256 = OLD.sha256 AND (p.spent OR p.state = 'DESTROYED'))"
+)
 _SPANS = (
     "INSERT INTO state_span SELECT node_id, seq, resource, e10, code, next_e10, next_code, ended_ms - lasted, ended_ms "
     "FROM ({said}) AS said WHERE resource IS NOT NULL AND e10 IS NOT NULL AND next_e10 IS NOT NULL "
@@ -367,6 +371,30 @@ STEPS: tuple[Step, ...] = (
             ),
         ),
         kept=("unit_again",),
+    ),
+    Step(
+        13,
+        "the bytes of packages that can never be loaded again may go",
+        sqlite=(
+            "DROP TRIGGER package_bytes_unchanged",
+            (
+                f"CREATE TRIGGER package_bytes_unchanged BEFORE UPDATE ON package_bytes WHEN {_STILL_NEEDED} "
+                f"BEGIN SELECT RAISE(ABORT, '{_SAY_KEPT}'); END"
+            ),
+        ),
+        postgresql=(
+            "DROP TRIGGER package_bytes_fixed ON package_bytes",
+            (
+                "CREATE FUNCTION ifpp_bytes_needed() RETURNS trigger LANGUAGE plpgsql AS $rule$ "
+                f"BEGIN IF {_STILL_NEEDED} THEN RAISE EXCEPTION '{_SAY_KEPT}' "
+                "USING ERRCODE = 'check_violation'; END IF; RETURN NEW; END $rule$"
+            ),
+            (
+                "CREATE TRIGGER package_bytes_fixed BEFORE UPDATE ON package_bytes FOR EACH ROW "
+                "EXECUTE FUNCTION ifpp_bytes_needed()"
+            ),
+        ),
+        catch_up=(),
     ),
 )
 SCHEMA_VERSION = STEPS[-1].version

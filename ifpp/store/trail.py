@@ -15,6 +15,8 @@ Kinds of entries, by their facts (ids are texts, what is empty is left out):
   line           a supervisor takes a line (epoch, owner) or leaves it
   refused        the store refused a request: who (caller or address), operation, code, detail, times
   schema         the database was brought to a schema: version, brings
+  purged         bytes of packages that can never be loaded again were let go: packages, before, sha256 of their
+                 digests in order ("," between)
   backup         a backup was written: file, sha256
   restored       the database comes from a backup: file, sha256
   key            a key signs from here on: key_id, public (base64)

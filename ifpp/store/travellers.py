@@ -6,7 +6,7 @@ nothing; whoever has no traveller is judged by chip and packages alone, unless t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, or_, select
@@ -23,10 +23,20 @@ _of_unit = (
     .order_by(_t.batch)
 )
 
-KNOWN = exists().where(or_(_t.sn == bindparam("sn"), _t.eid == bindparam("eid")))
-"""Whether there is anything to compare with."""
+_known = select(_t.sn, _t.eid).where(
+    or_(_t.sn.in_(bindparam("serials", expanding=True)), _t.eid.in_(bindparam("eids", expanding=True)))
+)
+
 OF_JOB = exists().where(_t.job_order_id == bindparam("job_order_id"))
 """Whether the job order has travellers."""
+
+
+def known(connection: Connection, units: Sequence[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+    """Return those units (serial number, EID) that some traveller names by one or the other."""
+    asked = {"serials": sorted({sn for sn, _ in units}), "eids": sorted({eid for _, eid in units})}
+    rows = connection.execute(_known, asked).all()
+    serials, eids = {row.sn for row in rows}, {row.eid for row in rows}
+    return frozenset(unit for unit in units if unit[0] in serials or unit[1] in eids)
 
 
 def check(
@@ -35,7 +45,7 @@ def check(
     """Hold a claim against the travellers of its unit; return the serial number, "" when nobody knows it.
 
     `other_product`: a rework order says what the unit becomes, the traveller only which chip it is.
-    `known`, `of_job`: what KNOWN and OF_JOB say of the request. Raises SupplyError UNIT.TRAVELLER when they do not
+    `known`, `of_job`: what `known` and OF_JOB say of the request. Raises SupplyError UNIT.TRAVELLER when they do not
     agree, UNIT.NO_TRAVELLER for a serial number that is missing among the travellers of its job order.
     """
     rows = connection.execute(_of_unit, {"sn": request.sn, "eid": request.eid}).all() if known else []

@@ -24,7 +24,7 @@ _CA_DAYS, _DAYS, _LIST_DAYS = 3650, 730, 90
 _BACKDATED = timedelta(minutes=5)  # clocks of stations are not the same
 _END = b"-----END X509 CRL-----"
 SERVERS = ("store", "broker")
-CLIENTS = (*CallerRole, "mes")  # the MES speaks to the broker alone: the store knows no such role
+CLIENTS = (*CallerRole, "mes", "scada")  # these two speak to the broker alone: the store knows no such roles
 _PEM = serialization.Encoding.PEM
 _Key = ec.EllipticCurvePrivateKey
 _Public = ec.EllipticCurvePublicKey | rsa.RSAPublicKey

@@ -23,6 +23,7 @@ _SHORTEST_BADGE = 4
 _EID_DIGITS = 32
 _YES = "YES"
 _SHELVE_MIN = 60
+SCAN_UNIT = "scan_unit"
 Ask = Callable[..., bool]
 
 
@@ -99,7 +100,9 @@ class Desk:
         elif len(text) < _SHORTEST_BADGE:
             self._say(self.words("scan.no_choice", text=text), Level.LOW)
         else:
-            self._send("login", "", badge=text)
+            self._send(
+                "login", "", badge=text, head_id=self.head if self.head in heads or len(heads) != 1 else heads[0]
+            )
 
     def _unit(self, text: str) -> bool:
         """Say where a unit is; False when this is no unit's code."""
@@ -293,7 +296,10 @@ class Desk:
         mine = bool(self._asked)
         what = self._asked.pop(0) if mine else ""
         if said.status == "REJECTED":
-            self._say(self.words("scan.refused", text=f"{said.code} {said.text}"), Level.LOW)
+            why = self.words.of("advice", said.code, said.text)
+            self._say(self.words("scan.refused", text=f"{said.code} {why}"), Level.LOW)
+        elif said.ask == SCAN_UNIT:
+            self._say(self.words.of("done", SCAN_UNIT, said.text).format(unit=said.unit[-6:], head=said.head_id))
         elif said.ask == "login":
             self.heard.operator, self.heard.role = said.operator, said.role
             self._say(self.words("scan.welcome", name=said.operator, role=said.role))
@@ -301,7 +307,7 @@ class Desk:
             name, self.heard.operator, self.heard.role = self.heard.operator, "", ""
             self._say(self.words("scan.bye", name=name) if mine else self.words("scan.idle"))
         else:
-            self._say(self.words("scan.answered", what=what, text=said.text))
+            self._say(self.words("scan.answered", what=what, text=self.words.of("done", said.ask, said.text)))
 
     def lost(self) -> None:
         """The connection ended, and with it the session."""

@@ -29,6 +29,8 @@ class Said(msgspec.Struct, kw_only=True):
     code: str = ""
     operator: str = ""
     role: str = ""
+    unit: str = ""
+    head_id: str = ""
 
 
 class Link:

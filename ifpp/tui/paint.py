@@ -16,9 +16,10 @@ from string import ascii_letters
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
+from ifpp.tui.cells import banner_rows, cut, fill, fit, whole
 from ifpp.tui.desk import Desk
 from ifpp.tui.heard import Heard
-from ifpp.tui.marks import LEVEL_OF_PRIORITY, Level, Marks, Row, Span, printable
+from ifpp.tui.marks import LEVEL_OF_PRIORITY, Level, Marks, Row, Span
 from ifpp.tui.view import (
     Banner,
     Tile,
@@ -56,11 +57,11 @@ def paint(desk: Desk, moment: Moment, width: int, height: int, columns: int = 0)
     if width < _SMALLEST[0] or height < _SMALLEST[1]:
         rows = _small(desk, said, width, height)
     else:
-        frame = [_title(desk, moment, width), _figures(desk, moment, width), *_banner(said, desk.marks, width)]
+        frame = [_title(desk, moment, width), _figures(desk, moment, width), *banner_rows(said, desk.marks, width)]
         body = _overlay(desk, height - _FRAME_ROWS) or _grid(desk, moment, width, height - _FRAME_ROWS, columns)
         foot = [_message(desk, width), _scan(desk, width), _keys(desk, width)]
-        rows = [*frame, *_tall(body, height - _FRAME_ROWS), *foot]
-    return [_cut(row, width) for row in _tall(rows, height)]
+        rows = [*frame, *fill(body, height - _FRAME_ROWS), *foot]
+    return [cut(row, width) for row in fill(rows, height)]
 
 
 def text(rows: list[Row]) -> list[str]:
@@ -88,7 +89,7 @@ def _title(desk: Desk, moment: Moment, width: int) -> Row:
     state = f" {live.strip()} "
     right = f" {who}  {moment.clock} "
     room = width - cell_len(right) - cell_len(state)
-    return [Span(_fit(left, room, desk.marks)), Span(right), Span(state, level)]
+    return [Span(fit(left, room, desk.marks)), Span(right), Span(state, level)]
 
 
 def _figures(desk: Desk, moment: Moment, width: int) -> Row:
@@ -109,29 +110,14 @@ def _figures(desk: Desk, moment: Moment, width: int) -> Row:
         parts.append(Span(f" {words('figure.waiting')} {heard.station.outbox_depth} "))
     if heard.stale(moment.now_s):
         parts = [Span(part.text, Level.DIM) for part in parts]
-    return _whole(parts, width)
-
-
-def _banner(said: Banner, marks: Marks, width: int) -> list[Row]:
-    mark = marks.of(said.level)
-    where = f" {marks_dash(marks)} {said.where}" if said.where else ""
-    room = width - 3 - cell_len(where)
-    what = _fit(said.what, max(0, min(room, cell_len(said.what))), marks)
-    first = set_cell_size(f" {mark} {what}{where}", width)
-    second = set_cell_size(f" {marks.todo} {_fit(said.todo, width - 4, marks)}", width)
-    return [[Span(first, said.level)], [Span(second, said.level)]]
-
-
-def marks_dash(marks: Marks) -> str:
-    """The sign between what and where."""
-    return "-" if marks.minus == "-" else "–"
+    return whole(parts, width)
 
 
 def _message(desk: Desk, width: int) -> Row:
     marks = desk.marks
     if desk.question is not None:
-        return [Span(_fit(f" {desk.question.what}", width, marks), Level.MEDIUM)]
-    return [Span(_fit(f" {desk.message}" if desk.message else "", width, marks), desk.message_level)]
+        return [Span(fit(f" {desk.question.what}", width, marks), Level.MEDIUM)]
+    return [Span(fit(f" {desk.message}" if desk.message else "", width, marks), desk.message_level)]
 
 
 def _scan(desk: Desk, width: int) -> Row:
@@ -142,7 +128,7 @@ def _scan(desk: Desk, width: int) -> Row:
         shown = desk.typed if desk.typed else words("scan.what", choice=choice)
     else:
         shown = marks.typed * min(len(desk.typed), 40) if desk.typed else words("scan.ready")
-    return [Span(" > "), Span(_fit(shown, width - 3, marks), Level.NORMAL if desk.typed else Level.DIM)]
+    return [Span(" > "), Span(fit(shown, width - 3, marks), Level.NORMAL if desk.typed else Level.DIM)]
 
 
 def _keys(desk: Desk, width: int) -> Row:
@@ -162,7 +148,7 @@ def _keys(desk: Desk, width: int) -> Row:
         ("F9", "leave"),
         ("^Q", "quit"),
     ]
-    return _whole([Span(f"{key} {words(f'key.{name}')} ", Level.DIM) for key, name in keys], width)
+    return whole([Span(f"{key} {words(f'key.{name}')} ", Level.DIM) for key, name in keys], width)
 
 
 def _small(desk: Desk, said: Banner, width: int, height: int) -> list[Row]:
@@ -174,7 +160,7 @@ def _small(desk: Desk, said: Banner, width: int, height: int) -> list[Row]:
     foot = [_scan(desk, width)] if height > 1 else []
     if desk.question is not None or desk.message:
         foot.insert(0, _message(desk, width))
-    counts = [[Span(_fit(_counted(desk), width, marks))]] if height - len(foot) > 1 else []
+    counts = [[Span(fit(_counted(desk), width, marks))]] if height - len(foot) > 1 else []
     room = max(1, height - len(foot) - len(counts))
     return [*([Span(set_cell_size(one, width), said.level)] for one in lines[:room]), *counts, *foot]
 
@@ -220,9 +206,9 @@ def _across(count: int, width: int, height: int, columns: int) -> int:
 def _crowded(desk: Desk, tiles: list[Tile], width: int, height: int) -> list[Row]:
     """More heads than room: those that want somebody one by one, the others by number; none is left out."""
     wanting = [one for one in tiles if one.level not in (Level.NORMAL, Level.GOOD, Level.DIM)]
-    rows: list[Row] = [[Span(_fit(f" {_counted(desk)}", width, desk.marks))]]
+    rows: list[Row] = [[Span(fit(f" {_counted(desk)}", width, desk.marks))]]
     for one in wanting[: height - 1]:
-        rows.append([Span(_fit(f" {one.head_id} {one.mark} {one.word}", width, desk.marks), one.level)])
+        rows.append([Span(fit(f" {one.head_id} {one.mark} {one.word}", width, desk.marks), one.level)])
     return rows
 
 
@@ -240,13 +226,13 @@ def _tile(one: Tile, desk: Desk, wide: int, tall: int, stale: bool) -> list[Row]
     else:
         number, said = f"[{one.head_id}]" if chosen else f" {one.head_id} ", f"{one.mark} {one.word}{share}"
     name = Span(number, Level.DIM if stale else Level.GOOD if chosen else Level.NORMAL)
-    state = _fit(said, room - cell_len(number), desk.marks)
+    state = fit(said, room - cell_len(number), desk.marks)
     rows: list[Row] = [[name, Span(state, level), Span(" ")]]
     if tall > 1:
         rows.append([*_second(one, desk.marks, room, level, stale), Span(" ")])
     if tall > 2:
         unit = f" {desk.marks.stop} {desk.words('state.QUARANTINED')}" if _going_out(one, desk) else f" {one.unit}"
-        rows.append([Span(_fit(unit, wide, desk.marks), Level.DIM)])
+        rows.append([Span(fit(unit, wide, desk.marks), Level.DIM)])
     rows += [[Span(" " * wide)] for _ in range(tall - len(rows))]
     return rows
 
@@ -261,7 +247,7 @@ def _second(one: Tile, marks: Marks, room: int, level: Level, stale: bool) -> Ro
         width = room - 1
         full = round(one.share * width)
         return [Span(" "), Span(marks.full * full + marks.rest * (width - full), level)]
-    return [Span(_fit(f" {one.last}", room, marks), Level.DIM if stale else one.last_level)]
+    return [Span(fit(f" {one.last}", room, marks), Level.DIM if stale else one.last_level)]
 
 
 # ---- pages --------------------------------------------------------------------------------------------
@@ -300,41 +286,3 @@ def _alarms(desk: Desk, heard: Heard) -> list[Row]:
         rows.append([Span(f"{chosen}{line} ", level if one.state == "UNACK_ALARM" else Level.NORMAL), Span(f" {what}")])
         rows.append([Span(f"     {marks.todo} {todo}")])
     return rows
-
-
-# ---- cells --------------------------------------------------------------------------------------------
-
-
-def _fit(said: str, width: int, marks: Marks) -> str:
-    """Return text of exactly `width` cells; what does not fit is seen to be cut."""
-    if width <= 0:
-        return ""
-    if cell_len(said) <= width:
-        return set_cell_size(said, width)
-    return set_cell_size(set_cell_size(said, width - 1) + marks.cut, width)
-
-
-def _cut(row: Row, width: int) -> Row:
-    left, kept = width, []
-    for one in row:
-        span = one if one.text.isprintable() else Span(printable(one.text), one.level)
-        if (cells := cell_len(span.text)) > left:
-            span = Span(set_cell_size(span.text, left), span.level)
-            cells = left
-        kept.append(span)
-        left -= cells
-    return kept
-
-
-def _whole(row: Row, width: int) -> Row:
-    """Return the spans that have room; a figure that is cut would be another figure."""
-    kept: Row = []
-    for span in row:
-        if (width := width - cell_len(span.text)) < 0:
-            break
-        kept.append(span)
-    return kept
-
-
-def _tall(rows: list[Row], height: int) -> list[Row]:
-    return [*rows[:height], *([] for _ in range(height - len(rows)))]

@@ -1,4 +1,7 @@
-"""The texts of the screens, from one catalogue a language: `words/<language>.toml`, English where one has no words."""
+"""The texts of the screens, from one catalogue a language: `words/<language>.toml`.
+
+`words/codes/<language>.toml` has those of alarms, error codes and what was done; English is what the station says.
+"""
 
 from __future__ import annotations
 
@@ -33,5 +36,10 @@ def catalogue(language: str) -> dict[str, str]:
     """Return a catalogue: dotted key -> text; raises KeyError for a language without one."""
     if language not in LANGUAGES:
         raise KeyError(language)
-    found = tomllib.loads((files("ifpp.tui") / "words" / f"{language}.toml").read_text(encoding="utf-8"))
-    return {f"{table}.{key}": text for table, texts in found.items() for key, text in texts.items()}
+    folder = files("ifpp.tui") / "words"
+    parts = [folder / f"{language}.toml", *([] if language == "en" else [folder / "codes" / f"{language}.toml"])]
+    found: dict[str, str] = {}
+    for part in parts:
+        for table, texts in tomllib.loads(part.read_text(encoding="utf-8")).items():
+            found |= {f"{table}.{key}": text for key, text in texts.items()}
+    return found

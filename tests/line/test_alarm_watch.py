@@ -33,6 +33,7 @@ class Line:
         self.stations = {"st01": True, "st02": True}
         self.mes: bool | None = None
         self.refused = 0
+        self.unanswered = 0
         self.overdue: list[str] = []
         self.ending: dict[str, float] = {}
         self.published: list[tuple[str, bytes]] = []
@@ -53,6 +54,7 @@ class Line:
             refused=lambda: self.refused,
             overdue=lambda: self.overdue,
             ending=lambda: self.ending,
+            unanswered=lambda: self.unanswered,
             violation=self._violation,
         )
         return self
@@ -172,6 +174,21 @@ async def test_a_successor_rings_nothing_twice_and_does_nothing_twice(line: Line
     answer = await line.ask(mes_id, "ACK", request)
     assert answer is not None
     assert answer.status == "DUPLICATE"
+
+
+async def test_unanswered_route_checks_ring_beyond_three_and_an_mes_offline_explains_them(line: Line) -> None:
+    line.mes, line.unanswered = True, 3
+    assert await line.after() == {}
+    line.unanswered = 4
+    assert await line.after() == {"A-120 _mes": "UNACK_ALARM"}
+    (alarm,) = line.last.alarms.values()
+    assert (alarm.value, alarm.limit) == (4.0, 3.0)
+    line.mes = False
+    await line.after()
+    assert await line.after(30) == {"A-103 _mes": "UNACK_ALARM", "A-120 _mes": "SUPPRESSED"}
+    line.mes, line.unanswered = True, 0
+    await line.after()
+    assert set((await line.after(30)).values()) == {"RTN_UNACK"}
 
 
 async def test_no_change_is_lost_while_the_database_is_away(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

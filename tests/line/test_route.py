@@ -12,6 +12,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from ifpp.model.alarms import ActiveAlarms
 from ifpp.model.mes import RouteAnswer, RouteCheck, Stock
 from ifpp.model.messages import Online, Recipe, UnitRef
 from ifpp.settings import Mes
@@ -62,7 +63,7 @@ class Plant(Node):
     """An MES that answers when a test says so."""
 
     def __init__(self, port: int) -> None:
-        super().__init__(port, "_mes", [ASK, f"{L}/state/stock"])
+        super().__init__(port, "_mes", [ASK, f"{L}/state/stock", f"{L}/state/alarms"])
 
     async def asked(self, question: RouteCheck, count: int = 1) -> None:
         def ids() -> list[str]:
@@ -144,6 +145,20 @@ async def test_what_the_mes_allowed_is_remembered_and_what_it_refused_since_is_n
         await head.answer(question)
         later = await head.ask(deadline_ms=20)
         assert (await head.answer(later)).result == "ERROR"
+
+
+async def test_more_than_three_unanswered_checks_are_an_alarm(tmp_path: Path, factory: GatedFactory) -> None:
+    async with plant(tmp_path, factory) as (head, mes, _):
+
+        def codes() -> set[str]:
+            said = [msgspec.json.decode(body, type=ActiveAlarms) for body in mes.payloads(f"{L}/state/alarms")]
+            return {one.code for one in said[-1].alarms.values()} if said else set()
+
+        for _number in range(3):
+            await head.answer(await head.ask(deadline_ms=20))
+        assert "A-120" not in codes()
+        await head.answer(await head.ask(deadline_ms=20))
+        await until(lambda: "A-120" in codes())
 
 
 @pytest.mark.breaks_the_contract

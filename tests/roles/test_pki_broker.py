@@ -162,6 +162,44 @@ async def test_each_hears_what_the_contract_says_and_no_more(broker: Broker) -> 
         assert {who: await heard(here, b"mark") for who, here in clients.items()} == MAY_HEAR
 
 
+EDGE = "spBv1.0/north-hall1"
+OF_NODE = {f"{EDGE}/{kind}/L1" for kind in ("NBIRTH", "NDATA", "NDEATH", "NCMD")}
+OF_DEVICE = {f"{EDGE}/{kind}/L1/st01" for kind in ("DBIRTH", "DDATA", "DDEATH", "DCMD")}
+STATE = "spBv1.0/STATE/plant"
+SHOWN = {*OF_NODE, *OF_DEVICE, STATE, "spBv1.0/STATE/other"}
+MAY_SHOW: dict[str, set[str]] = {
+    "supervisor:L1": OF_NODE | OF_DEVICE,
+    "scada:plant": {f"{EDGE}/NCMD/L1", STATE},
+    "station:st01": set(),
+    "mes:plant": set(),
+    "auditor:anna": set(),
+}
+
+
+@pytest.mark.needs("mosquitto")
+async def test_only_the_supervisor_is_an_edge_node_and_scada_asks_for_a_rebirth_alone(broker: Broker) -> None:
+    command.issue(broker.pki.ca.parent, ["scada:plant"], None)
+    broker.write([*CLIENTS, "scada:plant"])
+    broker.stop()
+    await broker.start()
+    async with AsyncExitStack() as stack:
+
+        async def enter(who: str, *filters: str) -> Visit:
+            role, _, name = who.partition(":")
+            return await stack.enter_async_context(visit(broker.address(role, name), "L1", filters))
+
+        watcher, scada = await enter("supervisor:L1", "spBv1.0/#"), await enter("scada:plant", "#")
+        for who, allowed in MAY_SHOW.items():
+            here = await enter(who)
+            for topic in SHOWN:
+                await here.publish(topic, who.encode())
+            supervisor = await enter("supervisor:L1")
+            await supervisor.publish(f"{BASE}/st01/evt/x", b"behind the view")
+            await supervisor.publish(f"{EDGE}/NBIRTH/L1", b"mark")
+            assert await heard(watcher, b"mark") == allowed, who
+            assert await heard(scada, b"mark") == allowed, who
+
+
 @pytest.mark.needs("mosquitto")
 async def test_a_certificate_that_is_not_in_the_list_may_nothing(broker: Broker) -> None:
     command.issue(broker.pki.ca.parent, ["station:st03"], None)
@@ -249,5 +287,5 @@ def test_what_is_shipped_is_what_the_command_writes() -> None:
         out / "persistence",
     )
     assert (shipped / "mosquitto.conf").read_text() == rights.settings("10.0.0.6", 8883, files)
-    clients = [("station", "st01"), ("supervisor", "line"), ("mes", "plant"), ("auditor", "anna")]
+    clients = [("station", "st01"), ("supervisor", "line"), ("mes", "plant"), ("auditor", "anna"), ("scada", "plant")]
     assert (shipped / "acl").read_text() == rights.rights(Topics("acme", "north", "hall1", "L1"), clients)

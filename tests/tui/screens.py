@@ -18,6 +18,7 @@ from ifpp.tui.app import StationScreen
 from ifpp.tui.marks import ASCII, UNICODE
 from ifpp.tui.words import Words
 from tests.tui import pictures
+from tests.tui.line_pictures import LinePicture, line_pictures
 
 SECONDS_A_PICTURE = 60
 
@@ -66,7 +67,7 @@ class Picture:
         return screen
 
 
-PICTURES = {
+PICTURES: dict[str, Picture | LinePicture] = {
     "station-normal": Picture(pictures.normal()),
     "station-alarm": Picture(pictures.alarmed()),
     "station-stale": Picture(pictures.alarmed(), age_s=42),
@@ -83,10 +84,11 @@ PICTURES = {
     "station-help": Picture(pictures.normal(), page="help"),
     "station-question": Picture(pictures.alarmed(), key="f3"),
     "station-hand-over": Picture(pictures.alarmed(), key="f9"),
+    **line_pictures(Still()),
 }
 
 
-async def drawn(picture: Picture) -> str:
+async def drawn(picture: Picture | LinePicture) -> str:
     """Return the SVG of a picture."""
     screen = picture.screen()
     async with screen.run_test(size=picture.size) as pilot:

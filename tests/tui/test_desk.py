@@ -56,7 +56,7 @@ def scan(desk: Desk, text: str, at_s: float = 0.0) -> None:
 
 def test_a_badge_logs_in_and_is_never_shown(desk: Desk, station: Station) -> None:
     scan(desk, "B-123456")
-    assert station.asked == [("login", {"badge": "B-123456"})]
+    assert station.asked == [("login", {"badge": "B-123456", "head_id": ""})]
     assert "123456" not in desk.message
     desk.answered(Said(ask="login", status="ACCEPTED", text="", operator="bob", role="technician"))
     assert (desk.heard.operator, desk.heard.role) == ("bob", "technician")

@@ -1,0 +1,214 @@
+"""`make install-test`: package, bundle and README in a fresh Debian 12. It takes minutes: not in `make test`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ifpp import __version__
+from tests.real import chroot
+from tests.real.chroot import Chroot
+
+ROOT = Path(__file__).parents[2]
+STORE = """cd /root/kept && ifpp store serve --config config/site.toml & store=$!
+python3 - <<'END'
+import sys, time, tomllib, urllib.request
+bind = tomllib.load(open("/root/kept/config/site.toml", "rb"))["store"]["listen"]
+for _ in range(300):
+    try:
+        print(urllib.request.urlopen(f"http://{bind}/readyz").status)
+        sys.exit(0)
+    except OSError:
+        time.sleep(0.1)
+sys.exit("the store did not answer")
+END
+code=$?; kill $store; wait $store; exit $code
+"""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def good(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, f"{done.args}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what git would hold of this tree, which nobody edits meanwhile."""
+    copy = tmp_path_factory.mktemp("source") / "ifpp"
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+def build(tree: Path, what: str, *arguments: Path) -> None:
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "1750000000"}
+    subprocess.run([sys.executable, tree / f"deploy/{what}/build.py", *arguments], check=True, env=env)
+
+
+@pytest.fixture(scope="module")
+def built(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build package and bundle; return their folder, with key.pub in it."""
+    chroot.require()
+    dist = tmp_path_factory.mktemp("dist")
+    key = dist / "key.pem"
+    curve = "ec_paramgen_curve:P-256"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", curve, "-out", key], check=True)
+    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", dist / "key.pub"], check=True)
+    build(tree, "package", dist)
+    build(tree, "bundle", dist, key)
+    return dist
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chroot]:
+    chroot.require()
+    made = Chroot(tmp_path_factory.mktemp("debian") / "root")
+    yield made
+    shutil.rmtree(made.root)
+
+
+@pytest.fixture(scope="module")
+def media(built: Path, debian: Chroot) -> Path:
+    """The bundle and its key, carried into the chroot."""
+    for path in (*built.glob("*.tar"), built / "key.pub", built / "install.py"):
+        shutil.copy(path, debian.root / "mnt" / path.name)
+    return Path("/mnt") / f"ifpp-{__version__}-bundle.tar"
+
+
+@pytest.fixture(scope="module")
+def installed(debian: Chroot, media: Path) -> Chroot:
+    """The package out of the bundle, installed without a network."""
+    good(debian.run("python3", "-I", "/mnt/install.py", "--key", "/mnt/key.pub", media, "--deb"))
+    return debian
+
+
+def test_the_same_bytes_twice(tree: Path, built: Path, tmp_path: Path) -> None:
+    build(tree, "package", tmp_path)
+    name = f"ifpp_{__version__}_*.deb"
+    assert next(built.glob(name)).read_bytes() == next(tmp_path.glob(name)).read_bytes()
+
+
+def test_what_the_package_holds(built: Path) -> None:
+    package = next(built.glob("*.deb"))
+    listing = subprocess.run(
+        ["dpkg-deb", "-c", package], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert all(" root/root " in line for line in listing)
+    names = [line.split(None, 5)[5] for line in listing]
+    assert not [n for n in names if n.endswith(".pyc") or re.match(r"\./(etc|var|home|root|tmp|opt)/", n)]
+    modes = {line[:10] for line in listing}
+    assert modes <= {"drwxr-xr-x", "-rw-r--r--", "-rwxr-xr-x", "lrwxrwxrwx"}, "no setuid, nothing others may write"
+    for wanted in ("./usr/share/doc/ifpp/copyright", "./usr/share/doc/ifpp/examples/config/site.toml"):
+        assert wanted in names
+    unpacked = built / "unpacked"
+    subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
+    here = str(ROOT).encode()
+    assert not [p for p in unpacked.rglob("*") if p.is_file() and not p.is_symlink() and here in p.read_bytes()]
+
+
+def test_the_bill_of_materials_names_every_wheel(built: Path) -> None:
+    bundle = built / f"ifpp-{__version__}-bundle.tar"
+    folder = built / "bundle"
+    folder.mkdir()
+    subprocess.run(["tar", "-C", folder, "-xf", bundle], check=True)
+    bill = json.loads((folder / "sbom.json").read_text())
+    parts = [bill["metadata"]["component"], *bill["components"]]
+    assert {p["properties"][0]["value"] for p in parts} == {
+        p.name for p in folder.glob("wheels/*.whl") if not p.name.startswith("pip-")
+    }
+    locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements/site.txt").read_text(), re.MULTILINE))
+    assert {p["purl"].split("/")[1].split("@")[0] for p in parts} == {*locked, "pyscard", "ifpp"}
+    assert all(p["licenses"] and p["hashes"] for p in parts)
+
+
+def test_the_package_starts(installed: Chroot) -> None:
+    assert good(installed.run("ifpp", "--version")).strip() == f"ifpp {__version__}"
+    good(installed.run("ifpp", "demo", "--units", "2", "--keep", "/root/kept", "--json", "/root/out.json"))
+    assert good(installed.run("sh", "-c", STORE)).strip() == "200"
+    good(installed.run("/usr/lib/ifpp/bin/python3", "-I", "-c", "import smartcard.scard, psycopg, pkcs11, serial"))
+
+
+def test_the_package_checks_itself(installed: Chroot) -> None:
+    assert good(installed.run("dpkg", "--verify", "ifpp")) == ""
+    assert good(installed.run("dpkg", "--audit")) == ""
+
+
+def test_systemd_takes_the_units(installed: Chroot) -> None:
+    folder = installed.root / "usr/lib/systemd/system"
+    units = [p.name for p in sorted(folder.glob("ifpp*")) if p.is_file()]
+    sources = ROOT / "systemd"
+    assert bool(units) == bool(list(sources.rglob("*.service")))
+    if units:
+        names = [re.sub(r"@\.", "@st01.", name) for name in units]
+        done = installed.run("systemd-analyze", "verify", "--man=no", *names)
+        assert (done.returncode, [x for x in done.stderr.splitlines() if "ifpp" in x]) == (0, [])
+        assert "ifpp" in (installed.root / "etc/passwd").read_text()
+
+
+def test_back_to_the_package_before(installed: Chroot, media: Path) -> None:
+    again = installed.run("python3", "-I", "/mnt/install.py", "--rollback", "--deb")
+    assert "no earlier installation" in again.stderr
+    kept = installed.root / "var/lib/ifpp-packages"
+    current = kept / (kept / "current").readlink()
+    shutil.copy(current, kept / "older.deb")
+    (kept / "previous").symlink_to("older.deb")
+    good(installed.run("python3", "-I", "/mnt/install.py", "--rollback", "--deb"))
+    assert str((kept / "current").readlink()) == "older.deb"
+    assert good(installed.run("ifpp", "--version")).strip() == f"ifpp {__version__}"
+
+
+def test_the_bundle_without_a_network(debian: Chroot, media: Path) -> None:
+    assert good(debian.run("python3", "-I", "-c", "import socket; print(len(socket.if_nameindex()))")).strip() == "1"
+    good(debian.run("python3", "-I", "/mnt/install.py", "--key", "/mnt/key.pub", media))
+    assert good(debian.run("/opt/ifpp/current/bin/ifpp", "--version")).strip() == f"ifpp {__version__}"
+    good(debian.run("/opt/ifpp/current/bin/ifpp", "demo", "--units", "2"))
+
+
+def test_a_removed_package_leaves_the_books(installed: Chroot) -> None:
+    (installed.root / "etc/ifpp").mkdir(exist_ok=True)
+    (installed.root / "etc/ifpp/site.toml").write_text("# the plant's\n")
+    good(installed.run("dpkg", "--purge", "ifpp"))
+    assert not (installed.root / "usr/lib/ifpp").exists()
+    assert (installed.root / "etc/ifpp/site.toml").read_text() == "# the plant's\n"
+
+
+def _index(debian: Chroot) -> tuple[Path, ...]:
+    """Let pip in the chroot use what pip uses here; return the folders it has to see."""
+    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    lines = [line.split("=", 1) for line in said.stdout.splitlines()]
+    own = {key.rsplit(".", 1)[1]: value.strip("'") for key, value in lines if "cert" not in key}
+    text = "".join(f"{key} = {value.replace(chr(92) + 'n', ' ')}\n" for key, value in own.items())
+    (debian.root / "etc/pip.conf").write_text(f"[global]\n{text}")
+    shutil.copy("/etc/resolv.conf", debian.root / "etc/resolv.conf")
+    shutil.copy("/etc/hosts", debian.root / "etc/hosts")
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    if bundle.exists():
+        shutil.copy(bundle, debian.root / "etc/ssl/certs/ca-certificates.crt")
+    words = [Path(w.removeprefix("file://")) for value in own.values() for w in re.split(r"\\n|\s", value)]
+    return tuple(sorted({Path("/", *w.parts[1:2]) for w in words if w.is_absolute() and w.exists()}))
+
+
+def test_readme_word_for_word(debian: Chroot, tree: Path) -> None:
+    """The first command of README in a copy of the tree; the second one is what runs all tests."""
+    block = re.search(r"^## Try it$.*?^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert block
+    commands = [line.split("#")[0].strip() for line in block[1].splitlines()]
+    assert commands == ["make demo", "make test"]
+    shutil.copytree(tree, debian.root / "root/ifpp")
+    proxies = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
+    shown = debian.run("sh", "-c", f"cd /root/ifpp && {commands[0]}", network=True, mounts=_index(debian), **proxies)
+    assert "unaccounted" in good(shown) or "every" in shown.stdout
