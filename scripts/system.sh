@@ -21,6 +21,7 @@ if [ "${1-}" != readers ]; then
     want mosquitto mosquitto
     want prometheus prometheus
     want promtool prometheus
+    want amtool prometheus-alertmanager
     want softhsm2-util softhsm2
     want stunnel4 stunnel4
     want pkcs11-tool opensc
@@ -41,6 +42,6 @@ echo "installing$missing ..."
 $as_root apt-get update -qq
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 # The packages start services of their own; the tests start theirs and need none of these.
-for service in mosquitto postgresql pcscd prometheus; do
+for service in mosquitto postgresql pcscd prometheus prometheus-alertmanager; do
     $as_root service "$service" stop >/dev/null 2>&1 || true
 done

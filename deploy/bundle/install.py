@@ -151,8 +151,8 @@ def install_package(folder: Path, said: dict[str, object]) -> None:
 
 
 def _apt(package: Path, *options: str) -> None:
-    """Install one file without a network; what it depends on is looked at before anything changes."""
-    command = ["apt-get", "install", "-q", "-y", "--no-download", "--no-install-recommends", "--reinstall", *options]
+    """Install one file; what it depends on is looked at before anything changes."""
+    command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "--reinstall", *options]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for look in (["--simulate"], []):
         done = subprocess.run([*command, *look, package], capture_output=True, text=True, check=False, env=env)

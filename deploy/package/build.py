@@ -189,7 +189,7 @@ def main() -> None:
         settle(tree)
         made = Path(scratch) / target.name
         env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch())}
-        command = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z9", "-b", tree, made]
+        command = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z9", "-b", str(tree), str(made)]
         subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
         made.replace(target)
     print(target)  # noqa: T201

@@ -115,22 +115,25 @@ def claim_packages(connection: Connection, trail: Trail, requests: Sequence[Clai
 
 def _claim_apart(connection: Connection, trail: Trail, requests: Sequence[ClaimRequest]) -> list[Claim | IfppError]:
     """Claim for different chips and different attempts."""
-    checked = [_malformed(request) for request in requests]
-    sound = [request for request, error in zip(requests, checked, strict=True) if error is None]
-    facts = read(connection, sound, trail.at) if sound else None
-    decided: list[_Grant | IfppError] = []
-    for request, error in zip(requests, checked, strict=True):
-        try:
-            if error is not None or facts is None:
-                raise error or AssertionError("read for every sound request")
-            decided.append(_decide(connection, facts, request, trail.at))
-        except IfppError as refusal:
-            decided.append(refusal)
+    decided: list[_Grant | IfppError | None] = [_malformed(request) for request in requests]
+    sound = [request for request, error in zip(requests, decided, strict=True) if error is None]
+    facts = read(connection, sound, trail.at)
+    for number, request in enumerate(requests):
+        if decided[number] is None:
+            decided[number] = _decided(connection, facts, request, trail.at)
     grants = [one for one in decided if isinstance(one, _Grant)]
     take(connection, trail, [step for one in grants for step in one.steps])
     _remember(connection, trail, grants)
     pairs = refusing(connection, {name for one in grants for name in one.profile_types})
-    return [_answer(connection, one, pairs) if isinstance(one, _Grant) else one for one in decided]
+    answers = (_answer(connection, one, pairs) if isinstance(one, _Grant) else one for one in decided)
+    return [one for one in answers if one is not None]
+
+
+def _decided(connection: Connection, facts: Facts, request: ClaimRequest, at: str) -> _Grant | IfppError:
+    try:
+        return _decide(connection, facts, request, at)
+    except IfppError as refusal:
+        return refusal
 
 
 def _decide(connection: Connection, facts: Facts, request: ClaimRequest, at: str) -> _Grant:

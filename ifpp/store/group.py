@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -31,7 +31,8 @@ class _Entry:
     asked: Any
     done: bool = False
     result: Any = None
-    failure: Exception | None = None
+    failure: BaseException | None = None
+    woken: threading.Event = field(default_factory=threading.Event)
 
     def settle(self, answer: object) -> None:
         if isinstance(answer, IfppError):
@@ -51,8 +52,8 @@ class GroupCommit:
     def __init__(self, begin: Begin, named: Callable[[], AbstractContextManager[None]]) -> None:
         self._begin = begin
         self._named = named
-        self._leader = threading.Lock()
         self._guard = threading.Lock()
+        self._led = False
         self._waiting: list[_Entry] = []
 
     def run(self, now: datetime, change: Change[T]) -> T:
@@ -72,14 +73,31 @@ class GroupCommit:
         entry = _Entry(now, change, asked)
         with self._guard:
             self._waiting.append(entry)
-        with self._leader:
-            if not entry.done:
-                with self._guard:
-                    group, self._waiting = self._waiting, []
-                self._commit(group)
+            lead, self._led = not self._led, True
+        if not lead:
+            entry.woken.wait()
+        if not entry.done:
+            self._lead()
         if entry.failure is not None:
             raise entry.failure
         return cast(T, entry.result)
+
+    def _lead(self) -> None:
+        """Commit for all who wait, let them go, and make the first of those who came meanwhile the next leader.
+
+        The lead is handed over, not raced for: a lock that all wait at goes back to the thread that has just had it,
+        and groups would stay small.
+        """
+        with self._guard:
+            group, self._waiting = self._waiting, []
+        try:
+            self._commit(group)
+        finally:
+            with self._guard:
+                following = self._waiting[:1]
+                self._led = bool(following)
+            for entry in (*group, *following):
+                entry.woken.set()
 
     def _commit(self, group: list[_Entry]) -> None:
         parts: dict[Together[Any, Any], list[_Entry]] = {}
@@ -92,11 +110,14 @@ class GroupCommit:
                 else:
                     for part in parts.values():
                         self._apply(connection, trail, part)
-        except Exception as error:  # noqa: BLE001 - nobody of the group may take what was not committed for done
+        except BaseException as error:  # nobody of the group may take what was not committed for done
             for entry in group:
                 entry.failure = entry.failure or error
-        for entry in group:
-            entry.done = True
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for entry in group:
+                entry.done = True
 
     def _apply(self, connection: Connection, trail: Trail, entries: list[_Entry]) -> None:
         noted = Trail(utc_ms_text(max(entry.now for entry in entries)))

@@ -18,7 +18,7 @@ from ifpp.store.figure_tables import station_line
 from ifpp.store.schema import event_log, line_ack, line_cursor, line_log, node_cursor
 
 LINE_NODE = "_line"
-_TOLD = ("unit_result/", "material/")
+_TOLD = ("unit_result/", "material/", "alarm/")
 _SCAN = 2000  # events looked at in one transaction
 
 _nodes = (
@@ -137,4 +137,6 @@ def _retold(node_id: str, event: Row[Any], number: int, boot_id: str) -> tuple[s
         document["source_seq"] = event.seq
         if document.get("rework_id"):
             document["rework"] = True
+    elif name == "alarm" and document["source"] != node_id:
+        document["source"] = f"{node_id}/{document['source']}"  # heads of two stations have one name
     return name, msgspec.json.encode(document)

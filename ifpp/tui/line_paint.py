@@ -29,7 +29,10 @@ _SMALLEST = (40, 10)
 _FRAME = 7
 _SPARK = 30
 _BAR = 12
-_COLUMNS = (("station", 10), ("state", 12), ("job", 12), ("good", 7), ("fpy", 9), ("uph", 6), ("busy", 8), ("out", 5))
+_COLUMNS = (
+    ("line.col_station", 10), ("line.col_state", 12), ("line.col_job", 12), ("line.col_good", 7), ("line.col_fpy", 9),
+    ("line.col_uph", 6), ("line.col_busy", 8), ("line.col_out", 5),
+)  # fmt: skip
 
 
 def paint(desk: LineDesk, moment: Moment, width: int, height: int) -> list[Row]:
@@ -93,7 +96,7 @@ def _figures(desk: LineDesk, width: int) -> Row:
         Span(f" {words('line.uph')} {UNKNOWN if shift is None or shift.uph is None else f'{shift.uph:.0f}'} "),
     ]
     levels = [Span(f" {marks.of(level)}{count} ", level) for level, count in alarm_levels(heard).items() if count]
-    parts += [Span(f" {words('figure.alarms')} "), *(levels or [Span("0 ")])]
+    parts += [Span(f" {words('figure.alarms')} "), *(levels or [Span(f"{UNKNOWN if heard.alarms is None else 0} ")])]
     if heard.alarms is not None and heard.alarms.shelved:
         parts.append(Span(f" {words('figure.shelved')} {heard.alarms.shelved} "))
     parts.append(Span(f" {words('line.oee')} {percent(shift.oee.oee if shift and shift.oee else None)} "))
@@ -147,7 +150,7 @@ def _text(desk: LineDesk, lines: list[str], width: int, height: int) -> list[Row
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip()) + 1)
         wrapped = textwrap.wrap(f" {line}", width - 1, subsequent_indent=f"{indent}  ", drop_whitespace=True) or [""]
-        level = Level.GOOD if not line.startswith(" ") and wrapped is not None and line[:1].isupper() else Level.NORMAL
+        level = Level.GOOD if desk.page == "hand" and not rows else Level.NORMAL
         rows += [[Span(one if one.startswith(" ") else f" {one}", level)] for one in wrapped]
     return _scrolled(desk, rows, height)
 
@@ -186,7 +189,7 @@ def _stations(desk: LineDesk, height: int) -> list[Row]:
     names = heard.names
     if not names:
         return [[Span(f" {words('line.nobody')}", Level.DIM)]]
-    head = "".join(fit(words(f"line.col_{name}"), room, desk.marks) for name, room in _COLUMNS)
+    head = "".join(fit(words(name), room, desk.marks) for name, room in _COLUMNS)
     rows: list[Row] = [[Span(f"  {head}", Level.DIM)]]
     most = max(1, height - 1 - (6 if height > 12 else 0))
     first = _window(names, desk.station, most)

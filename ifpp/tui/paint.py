@@ -125,7 +125,8 @@ def _scan(desk: Desk, width: int) -> Row:
     words, marks = desk.words, desk.marks
     if desk.question is not None:
         choice = "  ".join(f"{number} {one}" for number, one in enumerate(desk.question.choice, 1)) or "YES"
-        shown = desk.typed if desk.typed else words("scan.what", choice=choice)
+        what = words("scan.what", choice=choice)
+        shown = desk.typed or (what if cell_len(what) <= width - 3 else choice)
     else:
         shown = marks.typed * min(len(desk.typed), 40) if desk.typed else words("scan.ready")
     return [Span(" > "), Span(fit(shown, width - 3, marks), Level.NORMAL if desk.typed else Level.DIM)]

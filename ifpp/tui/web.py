@@ -58,7 +58,8 @@ html,body{margin:0;height:100%;background:#262626;color:#c4c4c4;font:18px 'Robot
 form{max-width:26em;margin:20vh auto;padding:0 1em}
 input,button{font:inherit;padding:.5em;width:100%;box-sizing:border-box;margin:.4em 0;background:#111;color:#fff;
 border:2px solid #9a9a9a}button{background:#c4c4c4;color:#111}.wrong{background:#ffdf3c;color:#000;padding:.5em}
-.over{display:none}body.-closed .over{display:block;position:fixed;top:0;left:0;right:0;padding:.7em;z-index:9;
+.over{display:none}.over form{margin:.5em 0 0;padding:0}
+body.-closed .over{display:block;position:fixed;top:0;left:0;right:0;padding:.7em;z-index:9;
 background:#c00000;color:#fff}
 """
 log = get_logger("web")
@@ -169,7 +170,9 @@ class Screens:
         scheme = "wss" if self._secure else "ws"
         body = (
             '<link rel="stylesheet" href="/static/css/xterm.css"><script src="/static/js/textual.js"></script>'
-            f'</head><body><p class="over">{escape(self._words("web.over"))}</p><div id="terminal"'
+            f'</head><body><div class="over">{escape(self._words("web.over"))}'
+            f'<form method="post" action="/logout"><button>{escape(self._words("web.leave"))}</button></form></div>'
+            f'<div id="terminal"'
             f' class="textual-terminal" data-session-websocket-url="{scheme}://{escape(request.host)}/ws"'
             f' data-font-size="{size}"></div>'
         )
@@ -311,10 +314,14 @@ def _size(width: object, height: object) -> tuple[int, int]:
 
 
 async def _end(service: AppService) -> None:
-    """Ask the screen's process to leave; one that does not is ended."""
+    """Ask the screen's process to leave, and see it gone; one that does not is ended."""
+    process = service._process
     try:
-        await asyncio.wait_for(service.stop(), _STOP_S)
+        async with asyncio.timeout(_STOP_S):
+            await service.stop()
+            if process is not None:
+                await process.wait()
     except (TimeoutError, OSError):
-        process = service._process
         if process is not None and process.returncode is None:
             process.kill()
+            await process.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from ifpp.errors import CustodyError, ServiceError
+from ifpp.errors import CustodyError, IfppError, ServiceError
 from ifpp.store.database import Database
 from ifpp.store.group import GroupCommit
 from ifpp.store.trail import Trail
@@ -113,3 +113,27 @@ def test_nobody_takes_a_failed_commit_for_done(bench: Bench, fault: Exception) -
     assert bench.names() == set()
     bench.fault = None
     assert bench.add("after") == "added after"
+
+
+def test_what_the_database_refuses_of_a_call_for_all_is_tried_one_by_one(bench: Bench) -> None:
+    calls: list[list[str]] = []
+
+    def change(connection: Connection, trail: Trail, asked: Sequence[str]) -> list[str | IfppError]:
+        calls.append(list(asked))
+        connection.execute(text("INSERT INTO names VALUES (:name)"), [{"name": name} for name in asked])
+        for name in asked:
+            trail.note(name)
+        return list(asked)
+
+    bench.gate.clear()
+    with ThreadPoolExecutor(4) as pool:
+        pool.submit(bench.add, "first")
+        assert bench.entered.wait(10)
+        good, twice, last = (pool.submit(bench.group.together, NOW, change, name) for name in ("a", "first", "b"))
+        waiting_together(bench, 3, pool)
+        bench.gate.set()
+        with pytest.raises(CustodyError):
+            twice.result()
+        assert (good.result(), last.result()) == ("a", "b")
+    assert (len(calls), len(calls[0])) == (4, 3)
+    assert bench.names() == set(bench.notes) == {"first", "a", "b"}

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
 
+from ifpp.bus import contract
 from ifpp.errors import CustodyError
 from ifpp.model.mes import JobResponse
 from ifpp.store import line_log
 from ifpp.store.factory import Factory
 from ifpp.store.figure_tables import station_line
+from ifpp.store.records import ReceivedEvent
 from tests.clock import START
 from tests.contract import check
-from tests.store.world import Node, later, outcome, request, send_all, stock
+from tests.store.world import Node, later, outcome, request, send_all, stock, take_one
+
+EXAMPLES = Path(contract.__file__).parent / contract.PUBLISHED / "examples"
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +72,17 @@ def test_every_result_is_told_once_and_without_the_chips_signature(factory: Fact
     assert "pir_b64" not in json.dumps(documents)
     assert {d["node_id"] for d in documents} == {"_line"}
     assert [d["source_node"] for d in told(factory, "L9")] == ["st09"]
+
+
+def test_alarms_of_stations_are_told_with_the_place_they_are_at(factory: Factory) -> None:
+    example = json.loads((EXAMPLES / "st01.evt.alarm.json").read_bytes())
+    for node, source in (("st01", "h03"), ("st02", "st02")):
+        body = json.dumps(example | {"node_id": node, "seq": 1, "id": f"alarm of {node}", "source": source}).encode()
+        take_one(factory, ReceivedEvent(node, 1, f"alarm of {node}", "alarm/1.0", body))
+    assert [(d["seq"], d["code"], d["source"], d["source_node"]) for d in told(factory)] == [
+        (1, "A-110", "st01/h03", "st01"),
+        (2, "A-110", "st02", "st02"),
+    ]
 
 
 def test_what_comes_late_is_told_when_the_gap_is_closed(factory: Factory) -> None:

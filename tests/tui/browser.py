@@ -16,7 +16,8 @@ import aiohttp
 
 PATIENCE_S = 60.0
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--window-size=1000,640", "--remote-debugging-port=0",
     "--ignore-certificate-errors",
 )  # fmt: skip
@@ -63,7 +64,7 @@ class Page:
     async def until(self, expression: str) -> None:
         """Wait until the page says yes."""
         async with asyncio.timeout(PATIENCE_S):
-            while not await self.js(expression):
+            while not await self.js(expression):  # noqa: ASYNC110 - a page tells nobody
                 await asyncio.sleep(0.05)
 
     async def shows(self, text: str) -> None:

@@ -51,6 +51,7 @@ def line_documents(*, trouble: bool = False, stations: int = 3) -> dict[str, byt
         "_line/state/stock": pictures.STOCK,
         "_line/kpi/shift": shift,
     }
+    told["_line/state/alarms"] = msgspec.structs.replace(pictures.alarms(), alarms={}, horn=False, shelved=0)
     if trouble:
         told["st01/state/station"] = pictures.troubled()
         told["_line/state/alarms"] = pictures.alarms()

@@ -210,6 +210,8 @@ async def test_a_person_looks_at_the_line_in_a_browser(tmp_path: Path, chromium:
             (tmp_path / "before.png").write_bytes(before)
             (tmp_path / "after.png").write_bytes(after)
             assert before != after
+            await page.js("document.querySelector('.over form').submit()")
+            await page.until("location.pathname == '/login'")
             assert {one.split("/")[2] for one in page.asked if "://" in one} == {f"127.0.0.1:{port}"}
     finally:
         server.terminate()

@@ -130,6 +130,6 @@ async def test_a_scanned_unit_is_held_against_chip_and_traveller_and_its_alarm_i
         await until(lambda: one.screen.heard.alarms is not None and one.screen.heard.alarms.shelved == 1)
         assert not one.screen.heard.standing()
         await until(lambda: "shelved 1" in lines(one.screen)[1])
-        await until(lambda: any(each["action"] == "SHELVE_ALARM" for each in one.events("operator_action")))
-        (shelved,) = [each for each in one.events("operator_action") if each["action"] == "SHELVE_ALARM"]
-        assert (shelved["operator_id"], shelved["reason"]) == ("bob", "maintenance")
+        await until(lambda: any(each["action"] == "SHELVE" for each in one.events("operator_action")))
+        (shelved,) = [each for each in one.events("operator_action") if each["action"] == "SHELVE"]
+        assert (shelved["operator_id"], shelved["comment"]) == ("bob", "maintenance")
