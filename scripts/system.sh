@@ -31,6 +31,8 @@ if [ "${1-}" != readers ]; then
     want /usr/bin/p11-kit p11-kit
     want '/usr/lib/*/pkcs11/p11-kit-client.so' p11-kit-modules
     want debootstrap debootstrap
+    want chromium chromium
+    want systemd-analyze systemd
     want '/usr/lib/postgresql/*/bin/initdb' postgresql
 fi
 [ -n "$missing" ] || exit 0

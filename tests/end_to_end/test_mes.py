@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,26 @@ UNITS = 6
 
 def test_a_demo_with_an_mes(tmp_path: Path) -> None:
     require(BrokerKind.MOSQUITTO)
-    out = figures(tmp_path, "--units", "8", "--heads", "2", "--apdu-ms", "1", "--faults", "2", "--mes")
+    kept = tmp_path / "kept"
+    words = ("--units", "8", "--heads", "2", "--apdu-ms", "1", "--faults", "2", "--mes", "--keep", str(kept))
+    out = figures(tmp_path, *words)
     mes = out["mes"]
     assert mes["differs"] == []
     assert len(mes["responses"]) == len(mes["orders"]) == 2
     assert mes["results"] == out["acked"]
     assert mes["packages"]["consumed"] == sum(row["installed"] for row in out["mass_balance"]) > 0
     assert mes["route_checks"]["asked"] == mes["route_checks"]["pass"] >= 7
+    shift = kpi(kept, "--shift", "current")
+    assert shift["total"]["attempts"] == mes["results"]
+    for job, told in mes["units"].items():
+        for one in (shift["jobs"][job], kpi(kept, "--job", job)["total"]):
+            assert (one["units_in"], one["final_pass"]) == (told["units"], told["good"])
+
+
+def kpi(kept: Path, *words: str) -> Any:
+    """What `ifpp kpi` counts from the kept books."""
+    command = [sys.executable, "-m", "ifpp", "kpi", *words, "--json", "--config", str(kept / "config" / "site.toml")]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 class Line:
