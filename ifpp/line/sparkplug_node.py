@@ -1,7 +1,8 @@
 """A Sparkplug edge node without its connection: which message says what, in which order, under which number.
 
 Eclipse Sparkplug 3.0.0, chapters 2.2 and 6.4: births tell every metric with its type, data only what has changed; the
-node's death carries `bdSeq` alone and no `seq`, which counts all other messages from the birth's 0 to 255 and on from 0.
+node's death carries `bdSeq` alone and no `seq`, which counts all other messages from the birth's 0 to 255 and on
+from 0.
 """
 
 from __future__ import annotations
