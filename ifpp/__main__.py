@@ -11,6 +11,7 @@ from ifpp import __version__
 from ifpp.commands.alarm import alarm_app
 from ifpp.commands.audit import audit_app
 from ifpp.commands.bundle import bundle_app
+from ifpp.commands.check import check_app
 from ifpp.commands.contract import contract_app
 from ifpp.commands.denylist import denylist_app
 from ifpp.commands.gate import gate_app
@@ -32,6 +33,7 @@ from ifpp.errors import IfppError, IntakeError
 
 app = group("Line controller for In-Factory Profile Provisioning of eSIMs (GSMA SGP.41).")
 app.add_typer(line_app)
+app.add_typer(check_app)
 app.add_typer(store_app, name="store")
 app.add_typer(station_app, name="station")
 app.add_typer(heads_app, name="heads")
