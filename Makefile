@@ -10,7 +10,7 @@ FUZZ_RUNS ?= 200000
 # Dozens of processes start here: each would compile all of Python's modules anew without their bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards package bundle install-test lock clean
+.PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards reference package bundle install-test lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
@@ -57,6 +57,10 @@ campaign: $(VENV)/.dev
 # Grafana's dashboards, from the tables in make.py.
 dashboards:
 	$(PYTHON) deploy/grafana/make.py
+
+# config/REFERENCE.md, from the settings' types and the comments in the sample files.
+reference: $(VENV)/.runtime
+	@$(BIN)/python scripts/reference.py
 
 # dist/ifpp_VERSION_ARCH.deb for Debian 12, with everything it needs of Python; the same bytes each time.
 package: $(VENV)/.runtime

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -54,7 +55,8 @@ class StoreTls(Tls, frozen=True, forbid_unknown_fields=True):
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The factory profile store: where it listens, where stations reach it, and its database.
 
-    Without `tls` it listens on this machine only, and everybody on it may do everything. `metrics_port` 0 = any free.
+    Without `tls` it listens on this machine only, and everybody on it may do everything. `metrics_port` 0 = any free;
+    beyond this machine (`metrics_host`) figures go out unprotected: only into a network that ends at Prometheus.
     `low_stock_hours`: packages that last less at the present rate are reported as low stock; 0 = never.
     """
 
@@ -63,18 +65,25 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Port = 8470
     database: str = "sqlite:///factory.db"
     metrics_port: Port = 0
+    metrics_host: str = "127.0.0.1"
     tls: StoreTls | None = None
     low_stock_hours: Annotated[float, msgspec.Meta(ge=0)] = 8.0
 
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.database)
+        if ":" in parts.netloc.rpartition("@")[0] or "password=" in parts.query:
+            raise ValueError("`database` has a password in it: put it into ~/.pgpass of the user ifpp runs as")
+
 
 class Supervisor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The line supervisor: `metrics_port` 0 = any free port, `lease_s` how long a line stays its own.
+    """The line supervisor: `metrics_port`, `metrics_host` as the store's, `lease_s` how long a line stays its own.
 
     Where there are [keys], the audit log is signed: a checkpoint after so many entries of a chain, or so many seconds
     after an unsigned one.
     """
 
     metrics_port: Port = 0
+    metrics_host: str = "127.0.0.1"
     lease_s: Seconds = 15.0
     checkpoint_entries: Annotated[int, msgspec.Meta(ge=1)] = 1000
     checkpoint_s: Seconds = 60.0
@@ -272,7 +281,11 @@ class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/site.toml`: what all processes of one line share."""
+    """`config/site.toml`: what all processes of one line share.
+
+    `recipes`: folder of the recipe files job orders choose from, relative to this file; "" = every unit is loaded,
+    verified and sealed.
+    """
 
     enterprise: Name
     site: Name
@@ -292,6 +305,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quota: Quota = Quota()
     mes: Mes = Mes()
     sparkplug: Sparkplug = Sparkplug()
+    recipes: str = ""
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -335,7 +349,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `memory_factor`: free memory wanted, as a multiple of the package; `svn`, `profile_version`: the lowest
     specification and profile package version a chip must name ("2.2.0"; "" = any); `report_path`: "factory" removes
     the result from the chip once it is stored here, "device" leaves it for the device to report in the field.
-    `finish`: "seal" makes a unit clean to ship, "stock" leaves it open, so that its profiles can be replaced later.
+    `finish`: where the site has no recipe files, "seal" makes a unit clean to ship, "stock" leaves it open, so that
+    its profiles can be replaced later.
     `dm_auth`: key deletion and lock carry the device maker's word, made with the chip key of [keys] (GENS13).
     """
 
@@ -411,13 +426,14 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`stations/<id>.toml`: one physical station. `tls`: how it shows itself to a store at https://; `keys`: those it
-    uses itself.
+    uses itself; `metrics_port`, `metrics_host`: as the store's.
     """
 
     id: Name
     heads: dict[Name, Head]
     journal: str = "journal.db"
     metrics_port: Port = 0
+    metrics_host: str = "127.0.0.1"
     deadlines: Deadlines = Deadlines()
     outbox: Outbox = Outbox()
     recipe: Recipe = Recipe()
@@ -478,17 +494,17 @@ class Modems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[Name, Modem]
 
 
-T = TypeVar("T", Site, Station, Modems, People)
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 def load_site(path: Path) -> Site:
     """Read `config/site.toml`; raises SettingsError naming file, line and key."""
-    return _load(path, Site)
+    return load_toml(path, Site)
 
 
 def load_station(path: Path) -> Station:
     """Read `stations/<id>.toml`; raises SettingsError naming file, line and key."""
-    station = _load(path, Station)
+    station = load_toml(path, Station)
     if not station.heads:
         raise SettingsError("SETTINGS.INVALID", "a station needs at least one head", where=f"{path}: heads")
     if station.recipe.report_path not in ("factory", "device"):
@@ -503,21 +519,26 @@ def load_station(path: Path) -> Station:
 
 def load_modems(path: Path) -> dict[str, Modem]:
     """Read a file of modem models; raises SettingsError naming file, line and key."""
-    return _load(path, Modems).models
+    return load_toml(path, Modems).models
 
 
 def load_people(path: Path) -> People:
     """Read `config/people.toml`; raises SettingsError naming file, line and key."""
-    return _load(path, People)
+    return load_toml(path, People)
 
 
-def _load(path: Path, kind: type[T]) -> T:
+def load_toml(path: Path, kind: type[T]) -> T:
+    """Read a TOML file of one kind; raises SettingsError naming file, line and key."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SettingsError("SETTINGS.MISSING", "there is no such file", where=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError("SETTINGS.INVALID", f"cannot be read ({error})", where=str(path)) from error
+    if "-----BEGIN " in text:
+        line = text[: text.index("-----BEGIN ")].count("\n") + 1
+        detail = "a key or certificate stands in it: put that into a file of its own and name the file"
+        raise SettingsError("SETTINGS.INVALID", detail, where=f"{path}:{line}")
     try:
         return msgspec.toml.decode(text, type=kind)
     except msgspec.ValidationError as error:

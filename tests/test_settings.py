@@ -92,3 +92,19 @@ def test_keys_are_none_unless_named_and_never_hold_a_pin(tmp_path: Path) -> None
         file.write_text(f"{head}[keys]\n{wrong}\n")
         with pytest.raises(SettingsError, match=r"SETTINGS\.INVALID"):
             load_site(file)
+
+
+@pytest.mark.parametrize("url", ["postgresql://ifpp:hush@db/ifpp", "postgresql:///ifpp?host=db&password=hush"])
+def test_a_password_is_no_setting(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match="pgpass") as caught:
+        load_site(written(tmp_path, f'{SITE}[store]\ndatabase = "{url}"\n'))
+    assert "hush" not in str(caught.value)
+    assert caught.value.where.endswith(":5")
+
+
+def test_a_key_is_no_setting(tmp_path: Path) -> None:
+    pem = "-----BEGIN PRIVATE KEY-----\nhush\n"
+    with pytest.raises(SettingsError, match="name the file") as caught:
+        load_site(written(tmp_path, f'{SITE}[courier]\nkey = """\n{pem}"""\n'))
+    assert "hush" not in str(caught.value)
+    assert caught.value.where.endswith(":7")

@@ -111,11 +111,21 @@ class OtkDeletion:
     remaining: int
 
 
+class Tre(IntEnum):
+    """Bit numbers of treProperties in EUICCInfo2 (SGP.22 v2.3 on, SGP.32)."""
+
+    DISCRETE = 0
+    INTEGRATED = 1
+    REMOTE_MEMORY = 2
+
+
 @dataclass(frozen=True, slots=True)
 class EuiccInfo2:
     """The members of EUICCInfo2 (BF22) the line decides on; `raw` keeps everything. Versions are 3 bytes.
 
     `highest_svn` is b"" when the chip names one `svn` only; `further_profile_versions` are those it also takes.
+    `tre`: bits of its tamper resistant element (Tre), None when it does not say; `tre_product`: whose it is.
+    `iot_versions`: those of SGP.32 it supports, () on a chip for consumers; `ipa_mode`: 0 in the device, 1 in the chip.
     """
 
     raw: bytes
@@ -129,6 +139,22 @@ class EuiccInfo2:
     forbidden_pprs: frozenset[int]
     highest_svn: bytes = b""
     further_profile_versions: tuple[bytes, ...] = ()
+    tre: frozenset[int] | None = None
+    tre_product: str = ""
+    iot_versions: tuple[bytes, ...] = ()
+    ipa_mode: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the chip says it is: "iot" (SGP.32) or "consumer" (SGP.22)."""
+        return "iot" if self.iot_versions else "consumer"
+
+    @property
+    def form(self) -> str:
+        """How it is built: "integrated", "discrete", "" when it does not say."""
+        if self.tre is None:
+            return ""
+        return "integrated" if Tre.INTEGRATED in self.tre else "discrete" if Tre.DISCRETE in self.tre else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,41 @@ class ProfileInfo:
     profile_class: int
     name: str
     provider: str
+    nickname: str = ""
+    pprs: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Answer to GetEuiccConfiguredAddresses: the default SM-DP+ ("" = none) and the root SM-DS."""
+
+    default_dp: str
+    root_ds: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authorisation:
+    """One row of the RulesAuthorisationTable: profile policy rules, for the operators (mccMnc in hex, E = any)."""
+
+    pprs: frozenset[int]
+    operators: tuple[str, ...]
+    consent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EimData:
+    """EimConfigurationData (SGP.32 2.11.1) as far as a factory sets it; `certificate` is DER, b"" when there is none.
+
+    `id_type`: 1 OID, 2 FQDN, 3 proprietary; `protocols`: bits of eimSupportedProtocol.
+    """
+
+    id: str
+    fqdn: str = ""
+    id_type: int | None = None
+    counter: int | None = None
+    certificate: bytes = b""
+    protocols: frozenset[int] = frozenset()
+    indirect_download: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
     sys.setswitchinterval(_SWITCH_S)
 
     async def main(stop: asyncio.Event) -> None:
-        exposition = metrics.serve(station.metrics_port)
+        exposition = metrics.serve(station.metrics_port, station.metrics_host)
         agent = Agent(
             site,
             station,

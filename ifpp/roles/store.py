@@ -36,7 +36,7 @@ def serve(site_file: Path) -> None:
     settling = threading.Thread(target=_settle, args=(factory, clock), name="intakes", daemon=True)
 
     async def main(stop: asyncio.Event) -> None:
-        exposition = metrics.serve(site.store.metrics_port)
+        exposition = metrics.serve(site.store.metrics_port, site.store.metrics_host)
         app = build_app(factory, clock, metrics, door=door, refusals=refusals)
         try:
             async with watched(metrics, clock, files):

@@ -33,7 +33,7 @@ def _supervise(site: Site, site_file: Path, metrics: Metrics, signer: Signer | N
     factory = open_factory(site, site_file, writer=f"line-{site.line}")
 
     async def main(stop: asyncio.Event) -> None:
-        exposition = metrics.serve(site.supervisor.metrics_port)
+        exposition = metrics.serve(site.supervisor.metrics_port, site.supervisor.metrics_host)
         try:
             async with watched(metrics, clock, tls.files[:2] if tls else ()) as expiry:
                 await run_supervisor(

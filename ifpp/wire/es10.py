@@ -71,6 +71,7 @@ def parse_info2(data: bytes) -> EuiccInfo2:
     if len(memory) != 1:
         raise info.need(0x84).error("does not state its free non-volatile memory once")
     forbidden, highest, further = info.first(0x99), info.first(0x93), info.first(0xAF)
+    tre, product, mode, iot = info.first(0x8D), info.first(0x8E), info.first(0x90), info.first(0xB4)
     return EuiccInfo2(
         raw=info.raw,
         profile_version=info.need(0x81).sized(3),
@@ -83,6 +84,10 @@ def parse_info2(data: bytes) -> EuiccInfo2:
         forbidden_pprs=forbidden.bits() if forbidden else frozenset(),
         highest_svn=highest.value if highest and len(highest.value) == _VERSION_BYTES else b"",
         further_profile_versions=_versions(further),
+        tre=tre.bits() if tre else None,
+        tre_product=_shown(product),
+        iot_versions=_versions(iot.first(0xA0)) if iot else (),
+        ipa_mode=mode.integer() if mode and iot else None,
     )
 
 
@@ -262,7 +267,7 @@ def _versions(member: Tlv | None) -> tuple[bytes, ...]:
 
 
 def _profile(member: Tlv) -> ProfileInfo:
-    aid, kind = member.first(fields.AID), member.first(0x95)
+    aid, kind, rules = member.first(fields.AID), member.first(0x95), member.first(0x99)
     return ProfileInfo(
         iccid=_lenient_iccid(member.need(fields.ICCID)),
         aid=aid.sized(5, 16) if aid else b"",
@@ -270,6 +275,8 @@ def _profile(member: Tlv) -> ProfileInfo:
         profile_class=kind.integer() if kind else _OPERATIONAL,
         name=_shown(member.first(0x92)),
         provider=_shown(member.first(0x91)),
+        nickname=_shown(member.first(0x90)),
+        pprs=rules.bits() if rules else frozenset(),
     )
 
 
