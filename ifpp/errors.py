@@ -246,6 +246,12 @@ FAULTS: dict[str, Fault] = _table(
     ("REWORK.OPEN_PACKAGE", Blame.AMBIGUOUS, Retry.LATER, "Seat the unit first: one of its packages is not settled."),
     ("REWORK.NOTHING", Blame.SUPPLY, Retry.NO, "Check the EID: there is nothing on this chip that could be removed."),
     ("REWORK.OPEN", Blame.SUPPLY, Retry.NO, "Seat the unit: its rework was ordered before (`ifpp report rework`)."),
+    (
+        "GATE.ROUTE",
+        Blame.SUPPLY,
+        Retry.NO,
+        "Do not ship: call quality, the MES refused it when it was asked afterwards.",
+    ),
     ("GATE.QUOTA", Blame.SUPPLY, Retry.RESEAT, "Do not ship: the planner adds a production order, then seat it again."),
     # signed production orders
     ("QUOTA.FORMAT", Blame.SUPPLY, Retry.NO, "Ask the planner for the file again: it is damaged or of another kind."),

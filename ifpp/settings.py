@@ -309,7 +309,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One programming head. `port` is a URL (see README); `block_size` the STORE DATA block (6..255 bytes)
+    """One programming head. `port` is a URL (see deploy/MANUAL.md); `block_size` the STORE DATA block (6..255 bytes)
     to begin with: where the link does not carry it, smaller ones are used. `clock_hz`: the reader's card clock, 0 when
     it is not known; it only tells the bit rate.
 

@@ -127,6 +127,10 @@ def documents(tree: Path, wheels: list[Path]) -> None:
     for name in ("README.md", "RUNBOOK.md", "CHANGELOG.md", "SEQUENCE.md"):
         if (ROOT / name).exists():
             _place(ROOT / name, tree / DOC / name)
+    for source in sorted((ROOT / "deploy").glob("*.md")):
+        _place(source, tree / DOC / "deploy" / source.name)
+    _place(ROOT / "config" / "REFERENCE.md", tree / DOC / "config" / "REFERENCE.md")
+    _place(ROOT / "deploy" / "pictures" / "station.png", tree / DOC / "deploy" / "pictures" / "station.png")
     for folder in ("config", "stations"):
         for source in sorted((ROOT / folder).glob("*.toml")):
             _place(source, tree / DOC / "examples" / folder / source.name)

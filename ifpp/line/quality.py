@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from statistics import fmean
 
 from ifpp.line import spc
@@ -121,31 +120,6 @@ def compare(heads: Mapping[str, list[float]]) -> list[HeadShift]:
         HeadShift(head, len(own), math.exp(fmean(own) - fmean(others[head])), p, p < _SIGNIFICANT)
         for (head, own), p in zip(large.items(), adjusted, strict=True)
     ]
-
-
-def standing_calls(loads: Iterable[Load], frozen: Mapping[str, Frozen]) -> dict[str, str]:
-    """Return the heads to which an operator is called now, and why: station/head -> words.
-
-    A call stands while the newest two subgroups of a head break the same operator's rule. Give it loads from a moment
-    that stays, as `calls_since`: subgroups are cut from there.
-    """
-    found: dict[str, str] = {}
-    for name, heads in strata(loads).items():
-        if name not in frozen:
-            continue
-        limits = spc.Limits(frozen[name].mean, frozen[name].s_mean)
-        for head, values in heads.items():
-            z = [(fmean(group) - limits.mean) / limits.sigma for group in subgroups(values)] if limits.sigma else []
-            broken = set(spc.breaks(z, spc.OPERATOR_RULES))
-            rules = sorted(rule for place, rule in broken if place == len(z) - 1 and (place - 1, rule) in broken)
-            if rules:
-                found[head] = f"load time of {name}: {', '.join(rules)}"
-    return found
-
-
-def calls_since(now: datetime) -> datetime:
-    """Return from when loads count for `standing_calls`: the beginning of yesterday, UTC."""
-    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
 def limits_from(name: str, heads: Mapping[str, list[float]], start: str, end: str) -> Frozen | None:

@@ -141,6 +141,12 @@ def operator_alarms(z: Sequence[float]) -> list[tuple[int, str]]:
     return found
 
 
+def standing_calls(z: Sequence[float]) -> list[str]:
+    """Return the rules of operators that the newest two points both break: for these one is called now."""
+    broken, newest = set(breaks(z, OPERATOR_RULES)), len(z) - 1
+    return sorted(rule for place, rule in broken if place == newest and (newest - 1, rule) in broken)
+
+
 # ---- capability -------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 SQLite: the online backup of its library, while stations work; the copy is opened, checked and its books are proved
 before the file gets its name. PostgreSQL: `pg_dump` in its custom format, one snapshot, proved when it is restored.
 With a backup key the file is sealed (`ifpp.store.sealing`), and nothing of it lies beside it in the clear. Neither
-overwrites anything. What happened after the backup is not in it: see README.
+overwrites anything. What happened after the backup is not in it: see deploy/MANUAL.md.
 """
 
 from __future__ import annotations

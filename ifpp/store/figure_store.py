@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -61,6 +61,14 @@ class FigureStore:
         """Return every measured load of a line that ended in [start, end), in order."""
         with self._database.read() as connection:
             return loads.between(connection, line, utc_ms_text(start), utc_ms_text(end))
+
+    def new_loads(self, line: str, after: Mapping[str, int]) -> loads.NewLoads:
+        """Return the loads of a line's stations behind these numbers of events; of one not named, its newest loads.
+
+        A page at a time: what is left comes with the next call.
+        """
+        with self._database.read() as connection:
+            return loads.newer(connection, line, after)
 
     def chart_limits(self, line: str) -> dict[str, loads.Frozen]:
         """Return the newest frozen limits of each stratum."""

@@ -61,7 +61,7 @@ def parse_rat(data: bytes) -> tuple[Authorisation, ...]:
 
 
 def eims_request() -> bytes:
-    """GetEimConfigurationData (SGP.32 5.9.18) of every eIM."""
+    """GetEimConfigurationData (SGP.32 v1) of every eIM."""
     return write(_GET_EIM)
 
 
@@ -72,7 +72,7 @@ def parse_eims(data: bytes) -> tuple[EimData, ...]:
 
 
 def add_eim_request(eim: EimData) -> bytes:
-    """AddInitialEim (SGP.32 5.9.4) of one eIM, with its certificate."""
+    """AddInitialEim (SGP.32 v1) of one eIM, with its certificate."""
     return write(_ADD_EIM, write(0xA0, _eim_written(eim)))
 
 
