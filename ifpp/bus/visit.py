@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -17,6 +18,10 @@ from ifpp.errors import ServiceError, SettingsError
 from ifpp.model.alarms import ActiveAlarms, AlarmAnswer, AlarmCommand
 from ifpp.model.messages import Birth, HeadAnswer, HeadCommand, Online
 
+# What goes wrong on a visit is raised; the library would also say it on stderr.
+_UNHEARD = logging.getLogger("ifpp.bus.visit.library")
+_UNHEARD.addHandler(logging.NullHandler())
+_UNHEARD.propagate = False
 _FAREWELL_S = 1.0
 _RETAINED_S = 2.0  # what the broker has kept comes at once
 T = TypeVar("T", Birth, Online, HeadAnswer, ActiveAlarms, AlarmAnswer)
@@ -136,6 +141,7 @@ async def visit(address: BrokerAddress, line: str, subscriptions: Sequence[str])
         timeout=address.timeout_s,
         keepalive=address.keepalive_s,
         tls_context=address.tls() if address.tls else None,
+        logger=_UNHEARD,
     )
     connection, heard = Connection(client, place), asyncio.Queue[Inbound | None]()
     try:

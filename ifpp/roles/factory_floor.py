@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from ifpp.trust.people import badge_hash, new_salt
 LINE = "L1"
 STORE, SUPERVISOR, MES = "store", "supervisor", "mes"
 _SETTLE_S = 60.0
+_SOCKET_PATH = 108  # bytes of a Unix socket's path with its end, unix(7)
 
 
 class FactoryFloor:
@@ -75,7 +77,7 @@ class FactoryFloor:
         self._ports = ports
         self._modem = modem
         self._readers: dict[str, VirtualReaders] = {}
-        self._sockets = Path(tempfile.mkdtemp(prefix="ifpp-"))  # a socket's path may have some 100 characters only
+        self._sockets = Path(tempfile.mkdtemp(prefix="ifpp-"))
         self.badge = f"DEMO-{token_hex(4).upper()}"
         self._broker_kind = broker
         self._broker_port = free_port()
@@ -253,8 +255,9 @@ class FactoryFloor:
         return ["--config", str(self._site_file)]
 
     def socket(self, station: str) -> Path:
-        """Where screens look into a station."""
-        return self._sockets / f"{station}.sock"
+        """Where screens look into a station: beside its file, unless that path is too long for a socket."""
+        beside = self.station_file(station).with_name(f"{station}.sock").resolve()
+        return beside if len(os.fsencode(beside)) < _SOCKET_PATH else self._sockets / beside.name
 
     def station_file(self, station: str) -> Path:
         """The settings of a station."""

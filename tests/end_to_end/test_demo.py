@@ -119,6 +119,16 @@ def test_every_sent_package_is_in_a_report_with_the_chips_own_result(faulty: tup
     assert out["report_items_refused"] == []
 
 
+def test_a_kept_line_is_a_sound_installation(faulty: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = faulty
+    command = [sys.executable, "-m", "ifpp", "check", "--json", "kept"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder, check=False)
+    told = json.loads(run.stdout)
+    assert (run.returncode, told["failure"], run.stderr) == (0, 0, "")
+    seen = {one["probe"]: one for one in told["findings"]}
+    assert seen["database"]["level"] == seen["journal"]["level"] == seen["trust"]["level"] == "ok"
+
+
 def test_no_secret_and_no_profile_plaintext_is_left_anywhere(faulty: tuple[Path, dict[str, Any]]) -> None:
     """GENS09, GENS10: one-time, session and SM-DPf secrets and plaintext exist in the simulated world alone."""
     folder, _ = faulty
