@@ -132,6 +132,34 @@ FAULTS: dict[str, Fault] = _table(
     ("FIT.RULE", Blame.SUPPLY, Retry.NO, "The chip forbids a policy rule of the profile: order one without it."),
     # SUPPLY, for the plan put the wrong profile to the chip; PRODUCT would feed the very count that made the entry
     ("FIT.DENIED", Blame.SUPPLY, Retry.NO, "This profile fails on this firmware: put it aside; see `ifpp denylist`."),
+    # online downloads (SGP.22)
+    (
+        "RSP.UNREACHABLE",
+        Blame.STATION,
+        Retry.LATER,
+        "Check the plant's line to the SM-DP+; seat the unit again when it is back.",
+    ),
+    ("RSP.TLS", Blame.STATION, Retry.NO, "Call IT: the SM-DP+'s TLS certificate is not one this station trusts."),
+    ("RSP.ANSWER", Blame.STATION, Retry.NO, "Call engineering: the SM-DP+ does not answer as the specification says."),
+    ("RSP.REFUSED", Blame.SUPPLY, Retry.NO, "Put the unit aside; ask the SM-DP+'s operator about the named status."),
+    ("RSP.SESSION_LOST", Blame.STATION, Retry.LATER, "Seat the unit again: the SM-DP+ has forgotten the session."),
+    ("RSP.MISMATCH", Blame.SUPPLY, Retry.NO, "Stop this head; call security: the SM-DP+ answers for another session."),
+    ("RSP.NOT_ELIGIBLE", Blame.SUPPLY, Retry.NO, "The SM-DP+ does not serve this chip: put it aside, check the lot."),
+    ("RSP.CODE_REFUSED", Blame.SUPPLY, Retry.NO, "The SM-DP+ does not know this activation code: tell the planner."),
+    (
+        "RSP.USED_UP",
+        Blame.SUPPLY,
+        Retry.NO,
+        "This activation code is used up or expired: take another, tell the planner.",
+    ),
+    ("RSP.CONFIRMATION", Blame.SUPPLY, Retry.NO, "The confirmation code is missing or wrong: ask the planner for it."),
+    ("RSP.CHIP_REFUSED", Blame.PRODUCT, Retry.NO, "The chip refuses this SM-DP+: put the unit aside with this code."),
+    (
+        "RSP.OTHER_PROFILE",
+        Blame.SUPPLY,
+        Retry.NO,
+        "The SM-DP+ has another profile than ordered: stop, tell the planner.",
+    ),
     # what was signed
     ("PIR.MISSING", Blame.AMBIGUOUS, Retry.RESEAT, "Seat the same unit again; the station reads its result list."),
     ("PIR.MALFORMED", Blame.AMBIGUOUS, Retry.NO, "Hold the unit and call quality."),

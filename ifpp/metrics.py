@@ -137,6 +137,8 @@ STORE_AWAY_SECONDS = _series("station", Kind.GAUGE, "ifpp_store_away_seconds", "
 
 ALARMS = _series("station supervisor", Kind.GAUGE, "ifpp_alarms", "line node priority state",
     "Alarms that are not NORMAL, by priority (1 high to 3 low) and state; _line: all of the line.")
+ALARM_STANDING = _series("supervisor", Kind.GAUGE, "ifpp_alarm_standing", "line code priority",
+    "Alarms of line and stations whose cause stands and that nobody set aside; code other: none of ours.")
 ALARM_CHANGES = _series("station supervisor", Kind.COUNTER, "ifpp_alarm_changes_total", "line node state",
     "Changes of an alarm's state, by the state it went to; UNACK_ALARM: it rang.")
 ALARM_FLOOD = _series("supervisor", Kind.GAUGE, "ifpp_alarm_flood", "line",
@@ -155,6 +157,8 @@ CONTRACT_VIOLATIONS = _series("supervisor", Kind.COUNTER, "ifpp_contract_violati
     "Documents that broke the line contract; schema is one of the contract's names or unknown.")
 ROUTE_CHECKS = _series("supervisor", Kind.COUNTER, "ifpp_route_checks_total", "line result source",
     "Route checks answered to stations; source is MES, CACHE or OFF (nobody decided).")
+ROUTE_CHECKS_LATE = _series("supervisor", Kind.COUNTER, "ifpp_route_checks_late_total", "line result",
+    "Answers of the MES about units that had gone on without one, as the route policy allows.")
 COMMIT_EVENTS = _series("supervisor", Kind.HISTOGRAM, "ifpp_commit_events", "line",
     "Events settled in one database transaction.", buckets=_BATCH)
 COMMIT_SECONDS = _series("supervisor", Kind.HISTOGRAM, "ifpp_commit_seconds", "line",

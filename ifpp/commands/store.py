@@ -22,7 +22,7 @@ def store_serve(config: Config = SITE) -> None:
 
 @store_app.command("migrate")
 def store_migrate(config: Config = SITE) -> None:
-    """Bring a database that an older ifpp made to the present schema; make a backup first."""
+    """Bring a database of an older ifpp to the present schema (back it up first), or make a new one on a server."""
     from ifpp.roles.keeping import migrate
 
     migrate(config)

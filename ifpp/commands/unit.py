@@ -38,6 +38,16 @@ def unit_rework(
     order(config, eid, sku=sku, region=region, by=by, reason=reason)
 
 
+@unit_app.command("ask-again")
+def unit_ask_again(
+    eid: Annotated[str, typer.Argument(help="EID of its chip.")], reason: Reason, by: By, config: Config = SITE
+) -> None:
+    """Have the MES asked again about a unit it refused after it was worked on: its new answer counts."""
+    from ifpp.roles.custody import ask_again
+
+    ask_again(config, eid, by=by, reason=reason)
+
+
 @unit_app.command("genealogy")
 def unit_genealogy(
     name: Annotated[str, typer.Argument(help="EID, ICCID or serial number.")], config: Config = SITE

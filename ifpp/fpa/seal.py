@@ -29,36 +29,44 @@ class Seal:
     lpa_answers: bool
 
 
-def permit(codec: Es10fCodec, eid: Eid, authorise: Authorise) -> Permit:
-    """Ask for the permit of this chip's sealing: one MAC for a challenge of ours, so it can be had before its time."""
+def permit(codec: Es10fCodec, eid: Eid, request: bytes, authorise: Authorise) -> Permit:
+    """Ask for the permit of one deletion or lock: a MAC for a challenge of ours, so it can be had before its time."""
     challenge = secrets.token_bytes(_CHALLENGE_BYTES)
-    request = codec.lock_request(delete_first=True)
     return Permit(challenge, authorise(eid, codec.permit_input(request, eid, challenge)))
 
 
-def seal(chip: Chip, eid: Eid, permit: Permit | None = None) -> Seal:
-    """Delete unused keys, lock the factory services, then read back that both hold and that the field LPA answers.
+def delete_keys(chip: Chip, eid: Eid, permit: Permit | None = None) -> int:
+    """Delete the unused one-time keys; returns how many there were.
 
-    `permit`: for chips that obey the device maker alone (GENS13); one command then does both, with one MAC.
-    Safe to repeat on a sealed chip. Raises CardError EUICC.NOT_SEALED naming what is missing, EUICC.NOT_AUTHORISED.
+    `permit`: for chips that obey the device maker alone (GENS13). Safe to repeat. Raises CardError EUICC.NOT_SEALED,
+    EUICC.NOT_AUTHORISED.
+    """
+    status = chip.status()
+    return 0 if is_locked(status) or not status.otk_remaining else _delete(chip, eid, permit)
+
+
+def lock(chip: Chip, eid: Eid, permit: Permit | None = None) -> int:
+    """Delete the keys that are left and lock the factory services; returns how many keys went.
+
+    With `permit` one command does both, with one MAC. Safe to repeat. Raises as `delete_keys`.
     """
     # way of a unit, step 7
-    deleted = 0
     status = chip.status()
-    if not is_locked(status):
-        before = status.otk_remaining
-        if permit is None:
-            if before:
-                deleted = _delete(chip, eid)
-            _lock(chip, eid, chip.codec.lock_request())
-        else:
-            _lock(chip, eid, chip.codec.permitted(chip.codec.lock_request(delete_first=True), permit))
-        status = chip.status()
-        deleted = deleted if permit is None else before - status.otk_remaining
-    proof = Seal(deleted, status.otk_remaining, is_locked(status), chip.answers_field_lpa())
-    if proof.keys_remaining or not proof.locked or not proof.lpa_answers:
-        raise CardError("EUICC.NOT_SEALED", f"after sealing the chip shows {proof}", where=f"EID {eid}")
-    return proof
+    if is_locked(status):
+        return 0
+    before = status.otk_remaining
+    if permit is not None:
+        _lock(chip, eid, chip.codec.permitted(chip.codec.lock_request(delete_first=True), permit))
+        return before
+    deleted = _delete(chip, eid, None) if before else 0
+    _lock(chip, eid, chip.codec.lock_request())
+    return deleted
+
+
+def prove(chip: Chip, deleted: int) -> Seal:
+    """Read whether keys are gone, services locked, and the field's assistant answers; what is missing is not judged."""
+    status = chip.status()
+    return Seal(deleted, status.otk_remaining, is_locked(status), chip.answers_field_lpa())
 
 
 def _lock(chip: Chip, eid: Eid, request: bytes) -> None:
@@ -69,8 +77,9 @@ def _lock(chip: Chip, eid: Eid, request: bytes) -> None:
         raise CardError("EUICC.NOT_SEALED", f"LockFpaServices answered {result}", where=f"EID {eid}")
 
 
-def _delete(chip: Chip, eid: Eid) -> int:
-    answer = chip.codec.parse_deleted(chip.command(chip.codec.delete_request()))
+def _delete(chip: Chip, eid: Eid, permit: Permit | None) -> int:
+    request = chip.codec.delete_request()
+    answer = chip.codec.parse_deleted(chip.command(chip.codec.permitted(request, permit) if permit else request))
     if answer.result == DeleteResult.NOT_AUTHORISED:
         raise CardError("EUICC.NOT_AUTHORISED", "DeleteOneTimeKeys: it wants a permit", where=f"EID {eid}")
     if answer.result not in (_DELETED, _NOTHING_TO_DELETE):

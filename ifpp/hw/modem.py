@@ -32,6 +32,7 @@ from ifpp.hw.at import (
     session_handle,
 )
 from ifpp.hw.lamp import LampLine
+from ifpp.hw.network import Registration, read_registration
 from ifpp.model.states import Lamp
 from ifpp.settings import Modem, load_modems
 
@@ -45,6 +46,7 @@ _WRITE_S = 5.0
 _SLICE_S = 0.1
 _BUSY = frozenset({"14", "SIM busy"})
 _COMMANDS = ("CCHO", "CGLA", "CCHC", "CSIM")
+_NETWORKS = ("CEREG", "CGREG", "CREG")
 _STATUS = "80F2000000"  # changes nothing (TS 102 221 11.1.2)
 _MANAGE_CHANNEL, _NO_CHANNELS = 0x70, bytes.fromhex("6881")
 
@@ -165,6 +167,14 @@ class ModemPort:
 
     def lamp(self, lamp: Lamp) -> None:
         self._lamp.show(lamp)
+
+    def registration(self) -> Registration:
+        """See `ifpp.hw.network.NetworkPort`; a network the modem does not know is left out."""
+        answers: list[str] = []
+        for name in _NETWORKS:
+            with suppress(RefusedError):
+                answers += self._ask(f"AT+{name}?", prefix=f"+{name}:")
+        return read_registration(answers)
 
     def close(self) -> None:
         self._lose_session()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -20,20 +20,24 @@ import msgspec
 from ifpp import metrics as series
 from ifpp.bus.topics import LINE_NODE, MES_NODE, Place, Topics
 from ifpp.errors import IfppError, ServiceError
+from ifpp.line.load_watch import LoadWatch
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
 from ifpp.model.alarm_acts import as_action, as_answer, check_request, tally
 from ifpp.model.alarm_desk import ACKED, RTN_UNACK, SUPPRESSED, UNACK, AlarmDesk, Flood, as_event, as_list
+from ifpp.model.alarm_list import ALARM_KINDS
 from ifpp.model.alarms import ActiveAlarm, ActiveAlarms, AlarmAnswer, AlarmCommand
 from ifpp.model.clock import Clock, pause, utc_ms_text, uuid7
 from ifpp.model.messages import Message
 from ifpp.store.factory import Factory
 from ifpp.store.stock import StockLevel
 
-OFFLINE, NO_MES, NO_ANSWER, LOW, NONE_LEFT, TWICE, REFUSED, REPORT_LATE, ENDS_SOON = (
+OFFLINE, NO_MES, SLOW, NO_ANSWER, AGAINST_ROUTE, LOW, NONE_LEFT, TWICE, REFUSED, REPORT_LATE, ENDS_SOON = (
     "A-101",
     "A-103",
+    "A-114",
     "A-120",
+    "A-122",
     "A-130",
     "A-131",
     "A-140",
@@ -47,6 +51,8 @@ _REFUSED_S = 60.0  # how long refused events are a matter for somebody
 _TWICE_S = 60.0
 _UNANSWERED = 3  # route checks in a minute
 _TWICE_SINCE = timedelta(hours=1)
+_AGAINST_ROUTE_SINCE = timedelta(hours=8)  # then it is known to a shift; the gate keeps the unit however long
+_AGAINST_ROUTE_S = 5.0
 _DONE = 200  # requests remembered
 _MOST_STATIONS = 1000
 _LONGEST = 1 << 20
@@ -111,7 +117,9 @@ class AlarmWatch:
         self._ready = False
         self._began_s = clock.monotonic()
         self._refusals, self._refused_s = 0, -math.inf
-        self._looked_twice_s = -math.inf
+        self._looked_twice_s = self._looked_back_s = -math.inf
+        self._loads = LoadWatch(factory, topics.line, clock)
+        self._counted: dict[tuple[str, str], int] = {}
         self._writing = asyncio.Lock()
 
     @property
@@ -183,6 +191,8 @@ class AlarmWatch:
                 if not self._ready:
                     await self._take_over()
                 await self._look_twice()
+                await self._look_back()
+                await self._loads.look()
                 self._judge()
                 await self._keep()
                 await self._tell()
@@ -199,15 +209,26 @@ class AlarmWatch:
         self._ready = True
 
     async def _look_twice(self) -> None:
-        """Look for chips that were seen in two units."""
+        """Look for chips that were seen in two units, and profiles that were found in two chips."""
         if self._clock.monotonic() - self._looked_twice_s < _TWICE_S:
             return
         since = self._clock.now() - _TWICE_SINCE
         twice = await asyncio.to_thread(self._factory.alarms.twice, since)
+        iccids = await asyncio.to_thread(self._factory.alarms.iccids_twice, since)
         self._looked_twice_s = self._clock.monotonic()
-        self._stand(
-            TWICE, {f"{LINE_NODE}/{eid}": f"EID in units {', '.join(units[:5])}" for eid, units in twice.items()}
-        )
+        held = {f"{LINE_NODE}/{eid}": f"EID in units {', '.join(units[:5])}" for eid, units in twice.items()}
+        held |= {f"{LINE_NODE}/{iccid}": f"ICCID in chips {', '.join(eids[:5])}" for iccid, eids in iccids.items()}
+        self._stand(TWICE, held)
+
+    async def _look_back(self) -> None:
+        """Look for units the MES refused when it was asked afterwards."""
+        if self._clock.monotonic() - self._looked_back_s < _AGAINST_ROUTE_S:
+            return
+        since = self._clock.now() - _AGAINST_ROUTE_SINCE
+        refused = await asyncio.to_thread(self._factory.unasked.refused, self._topics.line, since)
+        self._looked_back_s = self._clock.monotonic()
+        said = "the MES, asked afterwards, refuses it"
+        self._stand(AGAINST_ROUTE, {f"{LINE_NODE}/{eid}": f"{said}: {words}" for eid, words in refused.items()})
 
     def _judge(self) -> None:
         for station, online in self._stations().items():
@@ -215,6 +236,7 @@ class AlarmWatch:
         if (mes := self._mes_online()) is not None:
             self._desk.say(NO_MES, MES_NODE, active=not mes)
         silent = self._unanswered()
+        self._stand(SLOW, self._loads.calls())
         self._desk.say(NO_ANSWER, MES_NODE, active=silent > _UNANSWERED, value=float(silent), limit=float(_UNANSWERED))
         now_s = self._clock.monotonic()
         if (refusals := self._refused()) > self._refusals:
@@ -260,11 +282,23 @@ class AlarmWatch:
             return
         for (priority, state), count in tally(alarms.values()).items():
             self._metrics.set(series.ALARMS, count, node=LINE_NODE, priority=str(priority), state=state)
+        self._count_standing(alarms.values())
         self._metrics.set(series.ALARM_FLOOD, self._floods.on)
         now = self._clock.now()
         document = ActiveAlarms(schema="alarms/1.0", id=uuid7(now), ts=utc_ms_text(now), **self._names, **content)
         await self._publish(self._topics.alarms(LINE_NODE), msgspec.json.encode(document), True)
         self._said = content
+
+    def _count_standing(self, alarms: Iterable[ActiveAlarm]) -> None:
+        """Show how many stand by code and priority; a station may say any code and priority, the labels stay few."""
+        counts = Counter(
+            (one.code if one.code in ALARM_KINDS else "other", str(min(max(one.priority, 1), 3)))
+            for one in alarms
+            if one.state in (UNACK, ACKED)
+        )
+        self._counted = dict.fromkeys(self._counted, 0) | counts
+        for (code, priority), number in self._counted.items():
+            self._metrics.set(series.ALARM_STANDING, number, code=code, priority=priority)
 
     def _all(self) -> dict[str, ActiveAlarm]:
         """Every alarm, the most urgent first; of a station that the line's own alarm explains: suppressed."""

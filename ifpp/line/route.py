@@ -156,9 +156,20 @@ class RouteDesk:
     # ---- where answers come from ----
 
     async def _of_mes(self, ask: RouteCheck) -> RouteAnswer | None:
-        """Ask the MES, twice at most; None when it has no answer in time, or no mind."""
+        """Return what the MES says; None when it has no answer in time, or no mind."""
         if self._online() is False:
             return None
+        try:
+            found = await self.ask(ask)
+        except ServiceError as error:
+            log.warning("route.not_asked", request=ask.request_id, error=error)
+            return None
+        if found is None:
+            self._unanswered.append(self._clock.monotonic())
+        return None if found is None or found.result == "ERROR" else found
+
+    async def ask(self, ask: RouteCheck) -> RouteAnswer | None:
+        """Ask the MES, twice at most; None when it has no answer in time. Raises ServiceError: no broker."""
         answer: asyncio.Future[RouteAnswer] = asyncio.get_running_loop().create_future()
         self._open[ask.request_id] = answer
         try:
@@ -166,11 +177,7 @@ class RouteDesk:
                 await self._publish(self._topics.question(LINE_NODE, "route_check"), msgspec.json.encode(ask), False)
                 await asyncio.wait([answer], timeout=ask.deadline_ms / 2000)
                 if answer.done():
-                    found = answer.result()
-                    return None if found.result == "ERROR" else found
-            self._unanswered.append(self._clock.monotonic())
-        except ServiceError as error:
-            log.warning("route.not_asked", request=ask.request_id, error=error)
+                    return answer.result()
         finally:
             del self._open[ask.request_id]
         return None

@@ -30,6 +30,7 @@ from ifpp.line.lease import Lease
 from ifpp.line.mes_desk import MesDesk
 from ifpp.line.mes_stock import StockDesk
 from ifpp.line.notary import Notary
+from ifpp.line.reconcile import Reconciler
 from ifpp.line.report_watch import ReportWatch
 from ifpp.line.route import RouteDesk
 from ifpp.line.settle import USUAL, Limits, Settling, either
@@ -162,6 +163,9 @@ class _Reign:
             metrics=metrics,
             violation=self._settling.violation,
         )
+        self._reconciler = Reconciler(
+            factory, site.line, self._route.ask, online=lambda: self._mes.online, clock=clock, metrics=metrics
+        )
         self._alarms = self._new_alarms(ending)
         self._stock = StockDesk(
             factory,
@@ -245,6 +249,7 @@ class _Reign:
             if self._site.mes.enabled:
                 tasks.create_task(self._mes.run(over), name="mes")
                 tasks.create_task(self._route.run(over), name="route checks")
+                tasks.create_task(self._reconciler.run(over), name="reconcile")
             if self._site.mes.enabled or self._sparkplug is not None:
                 tasks.create_task(self._stock.run(over), name="mes stock")
             if self._sparkplug is not None:

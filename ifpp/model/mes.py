@@ -109,7 +109,8 @@ class JobOrders(Message, kw_only=True):
 class RouteCheck(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`S/req/route_check` and `L/req/route_check`: may this unit be worked on, here, now?
 
-    The same `request_id` may come once more after half of `deadline_ms`; it is answered alike.
+    The same `request_id` may come once more after half of `deadline_ms`; it is answered alike. `worked_at`: when it was
+    worked on already, for nobody answered then (ALLOW_AND_RECONCILE); "" = it waits for the answer.
     """
 
     schema: str
@@ -122,6 +123,7 @@ class RouteCheck(msgspec.Struct, omit_defaults=True, kw_only=True):
     recipe: Recipe
     checks: tuple[str, ...] = ("ROUTE", "STATUS", "DUPLICATE_EID", "MATERIAL")
     deadline_ms: Annotated[int, msgspec.Meta(ge=1, le=600_000)] = 2000
+    worked_at: str = ""
 
 
 class RouteAnswer(msgspec.Struct, omit_defaults=True, kw_only=True):

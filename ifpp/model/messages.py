@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ifpp.model.recipe_run import RecipeRun
+
 # What the store's HTTP interface takes: checked when a document is read, written into its OpenAPI description.
 Id = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z][0-9A-Za-z._:-]{0,127}$")]
 EidText = Annotated[str, msgspec.Meta(pattern="^[0-9]{32}$")]
@@ -123,7 +125,8 @@ class RouteNote(msgspec.Struct, kw_only=True):
 class UnitResultEvent(Message, kw_only=True):
     """`S/evt/unit_result`: one work cycle of one unit on one head. `firmware`: of its chip, see `firmware_name`.
 
-    `rework_id`: the rework order of this unit, "" = none; `removed`: the profiles that were to leave its chip.
+    `rework_id`: the rework order of this unit, "" = none; `removed`: the profiles that were to leave its chip. `run`:
+    the recipe it was taken through, and how; `recipe` is what the job order calls it.
     """
 
     transaction_id: str
@@ -157,6 +160,7 @@ class UnitResultEvent(Message, kw_only=True):
     operator_id: str = ""
     sw_version: str = ""
     route_check: RouteNote | None = None
+    run: RecipeRun | None = None
 
 
 class StateChanged(Message, kw_only=True):

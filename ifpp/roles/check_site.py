@@ -165,12 +165,12 @@ def _ports(site: Site, subject: Subject) -> Iterator[Finding]:
     places: list[tuple[str, str, int]] = []
     if subject.is_for(Role.STORE):
         places += [("store.port", site.store.host, site.store.port)]
-        places += [("store.metrics_port", "127.0.0.1", site.store.metrics_port)]
+        places += [("store.metrics_port", site.store.metrics_host, site.store.metrics_port)]
     if subject.is_for(Role.SUPERVISOR):
-        places += [("supervisor.metrics_port", "127.0.0.1", site.supervisor.metrics_port)]
+        places += [("supervisor.metrics_port", site.supervisor.metrics_host, site.supervisor.metrics_port)]
     if subject.is_for(Role.STATION):
         for station in subject.stations.values():
-            places += [(f"{station.id}: metrics_port", "127.0.0.1", station.metrics_port)]
+            places += [(f"{station.id}: metrics_port", station.metrics_host, station.metrics_port)]
     for name, host, port in places:
         if port:
             yield _port(name, host, port)

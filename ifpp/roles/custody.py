@@ -15,6 +15,7 @@ from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.messages import UnitGate
 from ifpp.model.states import OPEN_STATES, PackageState
 from ifpp.roles.factory_access import open_factory
+from ifpp.roles.people import check_person
 from ifpp.roles.rework import rework_state
 from ifpp.settings import Deadlines, load_site
 from ifpp.store.factory import Factory
@@ -60,6 +61,17 @@ def show_gate(site_file: Path, name: str, *, as_json: bool) -> int:
     else:
         _print(f"EID {gate.eid}: {_gate_text(gate)}")
     return 0 if gate.clean_to_ship else 1
+
+
+def ask_again(site_file: Path, eid: str, *, by: str, reason: str) -> None:
+    """Have the MES asked again about a unit it refused afterwards; raises CustodyError UNIT.UNKNOWN, SettingsError."""
+    check_person(by, reason)
+    factory = _open(site_file)
+    try:
+        number = factory.unasked.ask_again(eid, by.strip(), reason.strip(), datetime.now(UTC))
+    finally:
+        factory.close()
+    _print(f"EID {eid}: the supervisor asks the MES again, {number} questions; `ifpp unit genealogy` has the answer")
 
 
 def show_balance(site_file: Path, *, as_json: bool) -> int:
@@ -111,6 +123,8 @@ def _unit_text(record: UnitRecord, gate: UnitGate | None) -> Iterator[str]:
     for order in record.reworks:
         target = f"for {order.sku} {order.region}" if order.sku else "into stock"
         yield f"rework    {order.at}  {target}, {rework_state(order)}  ordered by {order.told_by}: {order.reason}"
+    for row in record.asked_later:
+        yield f"route     {row.ended_at}  {row.node_id}/{row.head_id} nobody had allowed {row.operation}; {row.words}"
     for package in record.packages:
         yield ""
         yield from _package_text(package)

@@ -28,7 +28,10 @@ def show_genealogy(site_file: Path, name: str) -> None:
 
 
 def tree(unit: UnitRecord) -> dict[str, Any]:
-    """Return device, its module with the eUICC in it, and the profiles that are on the chip now."""
+    """Return device, its module with the eUICC in it, and the profiles that are on the chip now.
+
+    `asked_later`: work cycles nobody had allowed, and what the MES said when it was asked afterwards ("": not yet).
+    """
     last = max(unit.attempts, key=lambda row: (row.started_at, row.seq), default=None)
     return {
         "schema": "genealogy/1.0",
@@ -36,6 +39,20 @@ def tree(unit: UnitRecord) -> dict[str, Any]:
         "module": {"firmware": "" if last is None else last.firmware},
         "euicc": {"eid": unit.eid},
         "clean_to_ship_at": unit.clean_to_ship_at,
+        "asked_later": [
+            {
+                "station": row.node_id,
+                "head": row.head_id,
+                "operation": row.operation,
+                "job_order_id": row.job_order_id,
+                "ended_at": row.ended_at,
+                "result": row.result,
+                "code": row.code,
+                "text": row.text,
+                "answered_at": row.answered_at,
+            }
+            for row in unit.asked_later
+        ],
         "profiles": [
             {
                 "iccid": package.iccid,

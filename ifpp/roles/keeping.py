@@ -13,14 +13,19 @@ from ifpp.roles.factory_access import database_url, open_factory
 from ifpp.roles.key_access import LateKeys
 from ifpp.settings import load_site
 from ifpp.store import backup as backups
+from ifpp.store.migrate import make_where_none_is
 from ifpp.store.migrate import migrate as take_steps
 from ifpp.storefront.openapi import describe
 from ifpp.trust.keyring import KeyProvider, Purpose
 
 
 def migrate(site_file: Path) -> None:
-    """Bring the factory database to the present schema."""
-    steps = take_steps(database_url(load_site(site_file), site_file), datetime.now(UTC))
+    """Bring the factory database to the present schema; in an empty one of a server, make its tables."""
+    url, now = database_url(load_site(site_file), site_file), datetime.now(UTC)
+    if make_where_none_is(url, now):
+        _print("a new database")
+        return
+    steps = take_steps(url, now)
     for step in steps:
         _print(f"schema {step.version}: {step.brings}")
     if not steps:

@@ -10,6 +10,7 @@ from ifpp.errors import SettingsError
 from ifpp.hw.pcsc import use_socket
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import Clock, SystemClock
+from ifpp.recipes import RecipeBook, load_recipes
 from ifpp.roles.certificates import watched
 from ifpp.roles.key_access import open_keys
 from ifpp.roles.runtime import beside, load_trust, run_until_stopped, say_ready
@@ -39,6 +40,7 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
     metrics = Metrics(Role.STATION, line=site.line, station=station.id, node=station.id)
     keys = open_keys(station.keys, station_file)
     permits = _permits(station, keys, station_file)
+    recipes = load_recipes(beside(site_file, site.recipes)) if site.recipes else RecipeBook()
     journal = Journal.open(beside(station_file, station.journal), station.id, clock)
 
     cache = _cache(station, station_file, clock)
@@ -60,6 +62,7 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
             eids=beside(station_file, station.cache.eids) if station.cache.eids else None,
             window=window,
             permits=permits,
+            recipes=recipes,
         )
         try:
             async with watched(metrics, clock, tls.files[:2] if tls else ()):

@@ -13,6 +13,7 @@ It holds private keys: it is written with mode 0600 into a directory of mode 070
      "free_nvm": bytes a profile may really take,
      "reported_nvm": bytes the chip claims in EUICCInfo2; differs from free_nvm only in faulty chips,
      "free_ram": bytes, "profile_version": hex 3 bytes, "svn": hex 3 bytes, "firmware": hex 3 bytes,
+     "iot": true for an SGP.32 chip, "tre": "discrete" or "integrated", "tre_product": text, each when it says so,
      "dm_key": hex 16 bytes, when key deletion and lock want the device maker's MAC (FPX/1 10.8 dmAuth),
      "faults": {}  or one planned fault:
         {"class": "small_memory"}                      free_nvm is too small (and reported_nvm is not): (5, 10)
@@ -42,6 +43,10 @@ VERSION = "1.0"
 # testProfile, deviceInfoExtensibility.
 _UICC_CAPABILITY = (1, 2, 3, 4, 6, 7, 8, 14, 16, 17, 19, 20, 22, 23, 24)
 _RSP_CAPABILITY = (0, 3, 4)
+_IOT_METADATA = 26
+_TRE_BITS = {"discrete": 0, "integrated": 1}
+_IPA_IN_DEVICE = 0
+_SGP32 = b"\x01\x02\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,9 @@ class CardFile:
     firmware: bytes = b"\x01\x04\x02"
     faults: dict[str, Any] = field(default_factory=dict)
     dm_key: bytes = field(default=b"", repr=False)
+    iot: bool = False
+    tre: str = ""
+    tre_product: str = ""
 
 
 def euicc_info2(card: CardFile, pkids: Sequence[bytes], *, applications: int = 0, nvm: int | None = None) -> bytes:
@@ -95,13 +103,16 @@ def euicc_info2(card: CardFile, pkids: Sequence[bytes], *, applications: int = 0
         tlv(0x85, bits(_UICC_CAPABILITY)),
         tlv(0x86, bytes.fromhex("0f0600")),
         tlv(0x87, bytes.fromhex("020300")),
-        tlv(0x88, bits(_RSP_CAPABILITY)),
+        tlv(0x88, bits({*_RSP_CAPABILITY, *((_IOT_METADATA,) if card.iot else ())})),
         tlv(0xA9, *trusted),
         tlv(0xAA, *trusted),
         tlv(0x8B, integer(2)),
         tlv(0x04, bytes.fromhex("010000")),
         tlv(0x0C, b"IF-PP-UP-0001"),
         tlv(0xAC, tlv(0x80, b"2.999.5.1/sim"), tlv(0x81, b"https://platform.example")),
+        tlv(0x8D, bits({_TRE_BITS[card.tre]})) if card.tre else b"",
+        tlv(0x8E, card.tre_product.encode()) if card.tre_product else b"",
+        *((tlv(0x90, integer(_IPA_IN_DEVICE)), tlv(0xB4, tlv(0xA0, tlv(0x04, _SGP32)))) if card.iot else ()),
     )
 
 
@@ -125,6 +136,7 @@ def save(card: CardFile, directory: Path) -> Path:
         "firmware": card.firmware.hex(),
         "faults": card.faults,
         **({"dm_key": card.dm_key.hex()} if card.dm_key else {}),
+        **{name: getattr(card, name) for name in ("iot", "tre", "tre_product") if getattr(card, name)},
     }
     write_private(path, json.dumps(document, indent=1).encode())
     return path
@@ -150,6 +162,9 @@ def load(path: Path) -> CardFile:
         firmware=bytes.fromhex(document["firmware"]),
         faults=document["faults"],
         dm_key=bytes.fromhex(document.get("dm_key", "")),
+        iot=document.get("iot", False),
+        tre=document.get("tre", ""),
+        tre_product=document.get("tre_product", ""),
     )
 
 

@@ -48,6 +48,15 @@ class Chip:
     record: EuiccRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Make:
+    """What an EUM's chips are: for IoT (SGP.32) or for consumers; "discrete" or "integrated" in whose product."""
+
+    iot: bool = False
+    tre: str = ""
+    tre_product: str = ""
+
+
 def dm_key_of(master: bytes, eid: str) -> bytes:
     """Derive the device maker's key of one chip: AES-256-ECB of the EID under the master (16 bytes)."""
     return Cipher(algorithms.AES256(master), modes.ECB()).encryptor().update(bytes.fromhex(eid))  # noqa: S305 - one block
@@ -62,12 +71,21 @@ class Eum:
     """Issues chips below one EUM certificate; EIDs run on from a seeded start, keys are random, always.
 
     `trusted`: the CI roots (DER certificates) the chips accept for CERT.DPpb; by default the root of `tree`.
-    `dm_master`: the device maker's master (32 bytes), when chips shall delete keys and lock only for him.
+    `dm_master`: the device maker's master (32 bytes), when chips shall delete keys and lock only for him. `make`: what
+    its chips are.
     """
 
     def __init__(
-        self, tree: pki.Pki, *, seed: int, ein: str = pki.EIN, trusted: Sequence[bytes] = (), dm_master: bytes = b""
+        self,
+        tree: pki.Pki,
+        *,
+        seed: int,
+        ein: str = pki.EIN,
+        trusted: Sequence[bytes] = (),
+        dm_master: bytes = b"",
+        make: Make | None = None,
     ) -> None:
+        self._make = make or Make()
         self._eum = tree.eum
         self._ein = ein
         self._dm_master = dm_master
@@ -108,6 +126,9 @@ class Eum:
             reported_nvm=free_nvm if reported_nvm is None else reported_nvm,
             faults=faults or {},
             dm_key=dm_key_of(self._dm_master, identity) if self._dm_master else b"",
+            iot=self._make.iot,
+            tre=self._make.tre,
+            tre_product=self._make.tre_product,
         )
         public = tuple((key.otk_id, key.public) for key in one_time_keys)
         otk_list = signed_otk_list(secret, identity, one_time_keys)

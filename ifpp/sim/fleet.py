@@ -9,7 +9,8 @@ result   `out_path`, written when the piles are empty and the slots cleared, or 
       "busy_ms": for each seating, from the first power-up to the verdict,
       "apdus": STORE DATA + GET RESPONSE the chip received in all,
       "load_apdus": [for each result delivered: the same from PrepareDownload (BF21) to the result (BF37)],
-      "card": {"profiles": [{"iccid", "enabled"}], "keys_left": number, "keys": ["available", ...],
+      "card": {"profiles": [{"iccid", "enabled", "nickname"}], "default_address", "eims": [ids],
+               "keys_left": number, "keys": ["available", ...],
                "fpa_locked", "results": kept PIRs, "notifications": kept in all}}, ...]}
 tape     with `tape_path`, every APDU the chips received: a line "EID <digits>" and one line of hex for each APDU
   `card` is what the chip really holds, read from its memory and not from what anybody reported.
@@ -32,6 +33,7 @@ from ifpp.sim.euicc import Euicc
 from ifpp.sim.euicc.nvm import KeyState
 from ifpp.sim.robot import RESEATS, Robot, Unit
 from ifpp.sim.slots import Slot, precise_loop
+from ifpp.sim.tlv import parse_one
 
 TCP_DOORS = DoorPlan()
 
@@ -126,7 +128,12 @@ def card_contents(card: Euicc) -> dict[str, Any]:
     """What a chip really holds."""
     nvm = card.nvm
     return {
-        "profiles": [{"iccid": _digits(profile.iccid), "enabled": profile.enabled} for profile in nvm.profiles],
+        "profiles": [
+            {"iccid": _digits(profile.iccid), "enabled": profile.enabled, "nickname": profile.nickname}
+            for profile in nvm.profiles
+        ],
+        "default_address": nvm.default_dp_address,
+        "eims": [_eim_id(raw) for raw in nvm.eims],
         "keys_left": sum(slot.state <= KeyState.RESERVED for slot in nvm.keys),
         "keys": [slot.state.name.lower() for slot in nvm.keys],
         "fpa_locked": nvm.locked,
@@ -207,6 +214,11 @@ async def _go_line(reader: asyncio.StreamReader) -> bool:
         if text.strip() == b"go":
             return True
     return False
+
+
+def _eim_id(raw: bytes) -> str:
+    """The id in an EimConfigurationData."""
+    return parse_one(raw).need(0x80).value.decode()
 
 
 def _digits(iccid: bytes) -> str:

@@ -7,6 +7,7 @@ system's random source, always. Bad certificates for tests are made by changing 
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,11 +16,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 POLICY_CI = "2.23.146.1.2.1.0"
 POLICY_EUICC = "2.23.146.1.2.1.1"
 POLICY_EUM = "2.23.146.1.2.1.2"
+POLICY_DPTLS = "2.23.146.1.2.1.3"
+POLICY_DPAUTH = "2.23.146.1.2.1.4"
 POLICY_DPPB = "2.23.146.1.2.1.5"
 CI_OID = "2.999.1"
 EUM_OID = "2.999.5"
@@ -34,6 +37,7 @@ class CertificateProfile:
     """What one kind of certificate carries; `usage` names members of X.509 KeyUsage, `years` counts from `not_before`.
 
     `path_length` is used in CA certificates only. The name constraint permits one directory name: O and the EIN prefix.
+    `hosts` are the names and IP addresses of a TLS server.
     """
 
     policy: str
@@ -43,11 +47,14 @@ class CertificateProfile:
     rid: str | None = None
     permitted: tuple[str, str] | None = None
     years: int = 30
+    hosts: tuple[str, ...] = ()
 
 
 CI = CertificateProfile(POLICY_CI, frozenset({"key_cert_sign", "crl_sign"}), is_ca=True, rid=CI_OID, years=35)
 EUM = CertificateProfile(POLICY_EUM, frozenset({"key_cert_sign"}), is_ca=True, path_length=0, rid=EUM_OID)
 EUICC = CertificateProfile(POLICY_EUICC, frozenset({"digital_signature"}))
+DPAUTH = CertificateProfile(POLICY_DPAUTH, frozenset({"digital_signature"}), rid=SMDP_OID, years=3)
+DPTLS = CertificateProfile(POLICY_DPTLS, frozenset({"digital_signature"}), rid=SMDP_OID, years=3)
 DPPB = CertificateProfile(POLICY_DPPB, frozenset({"digital_signature"}), rid=SMDP_OID, years=3)
 
 
@@ -205,12 +212,23 @@ def _extensions(
         found.append((x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False))
     if profile.is_ca:
         found.append((x509.BasicConstraints(ca=True, path_length=profile.path_length), True))
+    names: list[x509.GeneralName] = [_host(host) for host in profile.hosts]
     if profile.rid is not None:
-        rid = x509.RegisteredID(x509.ObjectIdentifier(profile.rid))
-        found.append((x509.SubjectAlternativeName([rid]), False))
+        names.append(x509.RegisteredID(x509.ObjectIdentifier(profile.rid)))
+    if names:
+        found.append((x509.SubjectAlternativeName(names), False))
+    if profile.hosts:
+        found.append((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), True))
     if profile.permitted is not None:
         found.append((x509.NameConstraints([x509.DirectoryName(_permitted(*profile.permitted))], None), True))
     return found
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _permitted(organisation: str, ein: str) -> x509.Name:

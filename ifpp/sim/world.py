@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from ifpp.sim import card_file, documents, pki
 from ifpp.sim.documents import BoundPackage, Request, RequestItem
-from ifpp.sim.eum import FREE_NVM, Chip, Eum
+from ifpp.sim.eum import FREE_NVM, Chip, Eum, Make
 from ifpp.sim.profiles import ProfileStock
 from ifpp.sim.smdpf import Refusal, SmDpf
 from ifpp.sim.template import build_template
@@ -48,17 +48,23 @@ _SERIALS_PER_JOB = 1_000_000
 
 
 class JobPlan(NamedTuple):
-    """One job order to make; its units go to `stations` in turn (none named: every station of the line)."""
+    """One job order to make; its units go to `stations` in turn (none named: every station of the line).
+
+    `recipe`: name and version of the recipe it chooses, ("", "") = the name of its first profile type, version 1;
+    `types`: the profile types each unit gets, in loading order; none named: one that is called like the product.
+    """
 
     job_order_id: str
     sku: str
     region: str
     stations: Sequence[str] = ()
+    recipe: tuple[str, str] = ("", "")
+    types: Sequence[str] = ()
 
     @property
-    def profile_type(self) -> str:
-        """The profile type ordered for this product."""
-        return f"{self.sku}-{self.region}".lower()
+    def profile_types(self) -> tuple[str, ...]:
+        """The profile types ordered for this product."""
+        return tuple(self.types) or (f"{self.sku}-{self.region}".lower(),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +129,11 @@ class _Supplier:
         request = self._request(job, units)
         iccids: dict[str, list[str]] = {}
         delivery = self.directory / "delivery" / f"{job.job_order_id}.esbpp.jsonl"
+        kinds = job.profile_types
+        stocks = {name: self._stock(index * len(kinds) + place, name) for place, name in enumerate(kinds)}
         documents.write_delivery(
             delivery,
-            self._packages(request, {job.profile_type: self._stock(index, job)}, units, iccids),
+            self._packages(request, stocks, units, iccids),
             delivery_id=f"delivery-{job.job_order_id}",
             request_id=request.request_id,
             order_ref=request.order_ref,
@@ -159,17 +167,17 @@ class _Supplier:
             _request_item(unit.chip, slot, job)
             for unit in units
             if unit.fault != "no_package"
-            for slot in range(self.profiles_per_unit)
+            for slot in range(max(self.profiles_per_unit, len(job.types)))
         )
         info2 = {unit.chip.record.info2_type: self.eum.info2(unit.chip) for unit in units[:1]}
         return Request(f"request-{job.job_order_id}", job.job_order_id, self.eum.chain, info2, items)
 
-    def _stock(self, index: int, job: JobPlan) -> ProfileStock:
+    def _stock(self, index: int, profile_type: str) -> ProfileStock:
         low, high = self.profile_kb
         sizes = [1000 * low + 1000 * (high - low) * n // (_TEMPLATES_PER_TYPE - 1) for n in range(_TEMPLATES_PER_TYPE)]
         made = [self.template] if self.template else [build_template(size, seed=self.seed) for size in sizes]
         return ProfileStock(
-            job.profile_type,
+            profile_type,
             made,
             provider="IFPP Sim Mobile",
             iccid_prefix=_ICCID_PREFIX,
@@ -209,12 +217,13 @@ def build_world(
     faults: int = 0,
     fault_classes: Sequence[str] = FAULT_CLASSES,
     dm_master: bytes = b"",
+    make: Make | None = None,
 ) -> WorldSummary:
     """Make a fresh world in `directory` (created; FileExistsError when it holds one already).
 
     Units are dealt to the jobs in turn. `profile_kb` is the range of profile sizes in 1000 bytes, each type comes in
     four sizes spread over it; `template` takes this SAIP package for every profile instead. `ppk` None takes
-    session-key and random-key mode in turn. `dm_master`: see Eum. `faults` units, chosen by the seed, get
+    session-key and random-key mode in turn. `dm_master`, `make`: see Eum. `faults` units, chosen by the seed, get
     the `fault_classes` in turn.
     Raises ValueError for numbers that do not fit together.
     """
@@ -229,7 +238,7 @@ def build_world(
     for name in ("pki", "esed", "delivery", "jobs", "cards", "smdpf"):
         (directory / name).mkdir(mode=0o700)
     tree = pki.Pki.create()
-    eum = Eum(tree, seed=seed, dm_master=dm_master)
+    eum = Eum(tree, seed=seed, dm_master=dm_master, make=make)
     smdpf = SmDpf(tree.dppb, tree.ci.der)
     last_apdu = _FIRST_LOAD_APDU + 2 * (len(template) // 1000 if template else profile_kb[0])
     made = [
@@ -321,7 +330,7 @@ def _request_item(chip: Chip, slot: int, job: JobPlan) -> RequestItem:
         euicc_certificate=record.certificate,
         otk_list=record.otk_list,
         info2_type=record.info2_type,
-        profile_type=job.profile_type,
+        profile_type=job.profile_types[slot % len(job.profile_types)],
         sku=job.sku,
         region=job.region,
     )
@@ -333,7 +342,7 @@ def _job_document(job: JobPlan, quantity: int) -> dict[str, Any]:
         "version": 1,
         "product": {"part_number": job.sku},
         "region": job.region,
-        "recipe": {"name": job.profile_type, "revision": "1"},
+        "recipe": {"name": job.recipe[0] or job.profile_types[0], "revision": job.recipe[1] or "1"},
         "quantity": quantity,
         "stations": list(job.stations),
         "dispatch_status": "READY",

@@ -30,6 +30,7 @@ from ifpp.model.messages import (
     OutboxRange,
     StationState,
 )
+from ifpp.recipes import RecipeBook
 from ifpp.settings import People, Site, Station
 from ifpp.station.alarm_watch import ALARM, AlarmWatch
 from ifpp.station.board import Ahead, Board
@@ -83,10 +84,11 @@ class Agent:
         eids: Path | None = None,
         window: tuple[Path, People | None] | None = None,
         permits: Permits | None = None,
+        recipes: RecipeBook | None = None,
     ) -> None:
         """`tls`: what the station shows to store and broker. `window`: where screens look in, and who may act there.
 
-        `permits`: see `Floor`.
+        `permits`, `recipes`: see `Floor`.
         """
         self._station = station
         self._journal = journal
@@ -149,6 +151,7 @@ class Agent:
             permits=permits,
             route=self._route,
             serials=serials,
+            recipes=recipes or RecipeBook(),
         )
         self._heads = [Head(head_id, make_port(head.port, head.lamp), floor) for head_id, head in station.heads.items()]
 

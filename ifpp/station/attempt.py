@@ -27,6 +27,7 @@ from ifpp.model.messages import (
 )
 from ifpp.model.states import Disposition, Lamp, OutcomeClass, PackageState, Phase, UnitResult
 from ifpp.station.life import Finding, Seating
+from ifpp.station.notes import Notes
 from ifpp.station.records import ClosedUnit, Events, Hold, SettledPackage
 
 _RESULT_OF_BLAME = {
@@ -43,7 +44,8 @@ class Attempt:
     """What is known of the unit on a head; grows while the unit goes its way.
 
     `removals`: by package, how its profile left the chip, or why that is not known; `stock`: not to be sealed.
-    `lease_id`: the claim that holds its packages; another one than the attempt where they were claimed ahead.
+    `lease_id`: the claim that holds its packages; another one than the attempt where they were claimed ahead. `notes`:
+    how far it has come in its recipe.
     """
 
     attempt_id: str
@@ -66,6 +68,7 @@ class Attempt:
     link: Link | None = None
     firmware: str = ""
     route: RouteNote | None = None
+    notes: Notes | None = None
     aborted: bool = False
 
     def conclude(self, package: ClaimedPackage, verdict: Verdict) -> None:
@@ -212,6 +215,7 @@ class Attempt:
             firmware=self.firmware,
             sw_version=__version__,
             route_check=self.route,
+            run=None if self.notes is None else self.notes.run,
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -23,26 +24,31 @@ from ifpp.fpa.chip import Chip, Identity, is_locked
 from ifpp.fpa.fit import Wanted, preflight
 from ifpp.fpa.load import Order, Verdict, load, prepare, read_back, require_listed
 from ifpp.fpa.remove import remove
-from ifpp.fpa.seal import seal
 from ifpp.fpa.settle import settle
+from ifpp.fpa.steps import Steps, permit_requests, told
 from ifpp.hw.owner import Owner
 from ifpp.log import get_logger
 from ifpp.model.chip import Permit, firmware_name, version_bytes
 from ifpp.model.clock import pause
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, Job, SealProof
+from ifpp.model.recipe import CleanToShip, Fit, Identify, Load, Lock, Recipe, Verify
 from ifpp.model.states import PackageState, Phase
 from ifpp.station.attempt import Attempt, settled, under_way
 from ifpp.station.board import CODE_NO_HOST, CODE_REGULAR_WORK
 from ifpp.station.edges import Edge
 from ifpp.station.floor import Floor
 from ifpp.station.links import Links
+from ifpp.station.notes import Notes
+from ifpp.station.ready import check, in_order
 from ifpp.station.records import SentPackage
 from ifpp.trust.chain import EuiccKey
 from ifpp.wire.bpp import parse_bpp
 from ifpp.wire.fpx import parse_prepare_download
 
 log = get_logger("station.cycle")
+Permitted = Mapping[str, asyncio.Task[Permit]]
+"""The permits that were asked for, by the name of the step that needs them."""
 
 
 class Enter(Protocol):
@@ -85,8 +91,33 @@ class Cycle:
         self._floor.board.seat(self._head_id, eid, attempt.sn)
         attempt.seatings = self._floor.lives[self._head_id].seated(eid)
         self._step(attempt, Phase.IDENTIFIED)
+        wanted, finish = attempt.job.recipe, self._floor.settings.recipe.finish
+        recipe = self._floor.recipes.of(wanted.name, wanted.revision, finish=finish)
+        notes = attempt.notes = Notes(recipe, self._floor.clock)
         if self._floor.route is not None:
             await self._floor.route.check(attempt, self._floor, self._without_answer)
+        with notes.step(Identify().name) as evidence:
+            identity, supply = await self._identify(attempt)
+            evidence.update(told(identity))
+        self._step(attempt, Phase.CLAIMED)
+        emptied = supply.claim.remove and not _kept(supply.claim)
+        attempt.rework_id, attempt.stock = supply.claim.rework_id, bool(emptied) or not recipe.ships
+        permits = {} if emptied else self._ask_permits(recipe, identity)
+        try:
+            steps = await self._install(attempt, recipe, identity, supply)
+            if not emptied:
+                await self._finish(attempt, recipe, steps, permits)
+        except IfppError:
+            sent = {package.package_id for package, _ in attempt.loads}
+            if any(package.package_id not in sent for package in supply.claim.packages):
+                await self._release(attempt)
+            raise
+        finally:
+            await _forget(permits.values())
+
+    async def _identify(self, attempt: Attempt) -> tuple[Identity, Supply]:
+        """Read the chip; store and journal answer meanwhile."""
+        eid = Eid(attempt.eid)
         claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self._head_id}")
         try:
             attempt.number, identity, block_size = await asyncio.gather(
@@ -99,50 +130,43 @@ class Cycle:
             raise
         self._links.begin(block_size)
         attempt.link, attempt.firmware = self._links.told(), firmware_name(eid, identity.info2)
-        supply = await claimed  # the store and the journal answer while the chip is read
+        supply = await claimed
         self._floor.at_edge(Edge.CLAIMED)
-        self._step(attempt, Phase.CLAIMED)
-        attempt.rework_id, attempt.stock = supply.claim.rework_id, self._ends_in_stock(supply.claim)
-        asked = None if attempt.stock else self._ask_permit(identity)
-        try:
-            await self._install(attempt, identity, supply)
-            if attempt.stock:
-                return
-            self._step(attempt, Phase.SEALING)
-            permit = await asked if asked is not None else None
-        except IfppError:
-            sent = {package.package_id for package, _ in attempt.loads}
-            if any(package.package_id not in sent for package in supply.claim.packages):
-                await self._release(attempt)
-            raise
-        finally:
-            if asked is not None:
-                asked.cancel()
-                await asyncio.wait([asked])
-        proof = await self._owner.call(seal, self._chip, identity.eid, permit)
-        attempt.seal = SealProof(
-            keys_deleted=proof.keys_deleted,
-            keys_remaining=proof.keys_remaining,
-            fpa_locked=proof.locked,
-            lpa_answers=proof.lpa_answers,
-        )
-        self._floor.at_edge(Edge.SEALED)
+        return identity, supply
 
-    def _ends_in_stock(self, claim: Claim) -> bool:
-        """Whether the unit stays open for rework: so the recipe wants it, or nothing is left on its chip."""
-        emptied = claim.remove and not (claim.packages or claim.unresolved or claim.installed)
-        return bool(emptied) or self._floor.settings.recipe.finish == "stock"
+    async def _finish(self, attempt: Attempt, recipe: Recipe, steps: Steps, permits: Permitted) -> None:
+        """What a recipe does to the chip once its profiles are on it, from the deleted keys to the last look."""
+        assert attempt.notes is not None  # noqa: S101 - set before anything is claimed
+        self._step(attempt, Phase.SEALING)
+        for step in recipe.steps:
+            if isinstance(step, Identify | Fit | Load | Verify):
+                continue  # done before, package by package: nothing is loaded on top of a doubt
+            with attempt.notes.step(step.name) as evidence:
+                if isinstance(step, CleanToShip):
+                    attempt.seal = _proof(steps)
+                    continue
+                permit = await permits[step.name] if step.name in permits else None
+                try:
+                    evidence.update(await self._owner.call(steps.perform, step, permit))
+                finally:
+                    attempt.notes.run.differences = list(steps.differences)
+                if isinstance(step, Lock):
+                    self._floor.at_edge(Edge.SEALED)
 
     def _without_answer(self, code: str) -> None:
         """The unit waits for its route check ("": no more), and the board says so."""
         self._enter(Phase.IDENTIFIED, CODE_NO_HOST if code else CODE_REGULAR_WORK, reason=code)
 
-    def _ask_permit(self, identity: Identity) -> asyncio.Task[Permit] | None:
-        """Ask for the permit of the sealing while the package is loaded; a locked chip needs none."""
-        if self._floor.permits is None or is_locked(identity.status):
-            return None
-        asking = self._floor.permits.ask(self._chip.codec, identity.eid)
-        return asyncio.create_task(asking, name=f"permit {self._head_id}")
+    def _ask_permits(self, recipe: Recipe, identity: Identity) -> Permitted:
+        """Ask for the permits of key deletion and lock while the package is loaded; a locked chip needs none."""
+        permits = self._floor.permits
+        if permits is None or is_locked(identity.status):
+            return {}
+        codec = self._chip.codec
+        return {
+            name: asyncio.create_task(permits.ask(codec, identity.eid, request), name=f"permit {self._head_id}")
+            for name, request in permit_requests(recipe, codec).items()
+        }
 
     def _meet(self) -> Eid:
         """Power the chip and ask who it is; on the owner's thread."""
@@ -230,12 +254,20 @@ class Cycle:
 
     # ---- what the chip gets -----------------------------------------------------------------------
 
-    async def _install(self, attempt: Attempt, identity: Identity, supply: Supply) -> None:
+    async def _install(self, attempt: Attempt, recipe: Recipe, identity: Identity, supply: Supply) -> Steps:
+        """Bring the claim's profiles onto the chip; returns it ready for the steps that follow."""
         floor, claim = self._floor, supply.claim
-        chain = [base64.b64decode(cert) for cert in claim.eum_chain_b64]
-        key = floor.trust.euicc(base64.b64decode(claim.euicc_certificate_b64), chain, identity.eid, floor.clock.now())
-        if is_locked(identity.status) and claim.packages:
-            raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
+        assert attempt.notes is not None  # noqa: S101
+        with attempt.notes.step(Fit().name) as evidence:
+            chain = [base64.b64decode(cert) for cert in claim.eum_chain_b64]
+            euicc = base64.b64decode(claim.euicc_certificate_b64)
+            key = floor.trust.euicc(euicc, chain, identity.eid, floor.clock.now())
+            if is_locked(identity.status) and claim.packages:
+                raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
+            eim = check(recipe, identity, claim, self._chip.port, floor.clock.now())
+            if not claim.remove and not claim.unresolved:
+                self._preflight(identity, supply, claim.packages)
+            evidence["profiles"] = ", ".join(package.profile_type for package in _kept(claim))
         for package in claim.remove:
             await self._remove(attempt, package, key)
         if claim.remove:  # there is more room now
@@ -243,10 +275,16 @@ class Cycle:
         for package in claim.unresolved:
             await self._resolve(attempt, identity, package, supply, key)
         if claim.installed:
-            await self._owner.call(require_listed, self._chip, {Iccid(done.iccid) for done in claim.installed})
-        self._preflight(identity, supply, claim.packages)
-        for package in claim.packages:
+            listed = {Iccid(done.iccid) for done in claim.installed}
+            with attempt.notes.step(Verify().name) as evidence:
+                await self._owner.call(require_listed, self._chip, listed)
+                evidence["iccid"] = ", ".join(sorted(listed))
+        if claim.remove or claim.unresolved:
+            self._preflight(identity, supply, claim.packages)
+        for package in in_order(recipe, claim.packages):
             await self._load(attempt, package, supply.orders[package.package_id], key)
+        profiles = {Iccid(package.iccid): package.profile_type for package in _kept(claim)}
+        return Steps(self._chip, identity.eid, recipe, profiles, eim)
 
     async def _remove(self, attempt: Attempt, package: ClaimedPackage, key: EuiccKey) -> None:
         """Rework: the intent, then the chip, then its word. Nothing on a chip is taken back, so nothing is asked twice.
@@ -302,26 +340,41 @@ class Cycle:
 
     async def _load(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> None:
         """Way of a unit, steps 5 and 6: from the intent to the read-back."""
-        floor = self._floor
+        assert attempt.notes is not None  # noqa: S101
+        noted: asyncio.Task[None] | None = None
         self._step(attempt, Phase.LOADING)
-        verdict = await self._send(attempt, package, order, key)
-        attempt.conclude(package, verdict)
-        floor.at_edge(Edge.ANSWERED)
-        product = attempt.job.product.part_number
-        floor.metrics.observe(series.LOAD_SECONDS, verdict.load_ms / 1000, example=attempt.attempt_id, product=product)
-        floor.metrics.add(series.APDUS, verdict.apdus, head=self._head_id)
-        self._step(attempt, Phase.VERIFYING)
-        noted = asyncio.create_task(self._note(attempt, package, verdict), name=f"settled {self._head_id}")
         try:
-            if verdict.pir is not None and verdict.state is PackageState.INSTALLED:
-                await self._owner.call(read_back, self._chip, order, verdict.pir)
+            with attempt.notes.step(Load().name) as evidence:
+                verdict = await self._send(attempt, package, order, key)
+                evidence.update(iccid=str(order.iccid), apdus=str(verdict.apdus), load_ms=str(verdict.load_ms))
+                attempt.conclude(package, verdict)
+                self._floor.at_edge(Edge.ANSWERED)
+                self._measure(attempt, verdict)
+                self._step(attempt, Phase.VERIFYING)
+                noted = asyncio.create_task(self._note(attempt, package, verdict), name=f"settled {self._head_id}")
+                if verdict.fault is not None:
+                    raise verdict.fault
+            with attempt.notes.step(Verify().name) as evidence:
+                await self._verify(attempt, package, order, verdict)
+                evidence["iccid"] = str(order.iccid)
+        finally:
+            if noted is not None:
+                await noted
+
+    async def _verify(self, attempt: Attempt, package: ClaimedPackage, order: Order, verdict: Verdict) -> None:
+        """Hold the chip's result against its own list."""
+        if verdict.pir is None:
+            return
+        try:
+            await self._owner.call(read_back, self._chip, order, verdict.pir)
         except VerificationError as error:
             attempt.conclude(package, replace(verdict, state=PackageState.UNKNOWN, fault=error))
             raise
-        finally:
-            await noted
-        if verdict.fault is not None:
-            raise verdict.fault
+
+    def _measure(self, attempt: Attempt, verdict: Verdict) -> None:
+        metrics, product = self._floor.metrics, attempt.job.product.part_number
+        metrics.observe(series.LOAD_SECONDS, verdict.load_ms / 1000, example=attempt.attempt_id, product=product)
+        metrics.add(series.APDUS, verdict.apdus, head=self._head_id)
 
     async def _send(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> Verdict:
         """Write the intent while the chip checks the order; no byte of the BPP leaves before both are done."""
@@ -398,6 +451,28 @@ class Cycle:
     def _step(self, attempt: Attempt, phase: Phase) -> None:
         attempt.phase = phase
         self._enter(phase, CODE_REGULAR_WORK)
+
+
+def _kept(claim: Claim) -> list[ClaimedPackage]:
+    """Every package whose profile the chip holds in the end."""
+    return [*claim.installed, *claim.unresolved, *claim.packages]
+
+
+def _proof(steps: Steps) -> SealProof:
+    seal = steps.seal
+    assert seal is not None  # noqa: S101 - a recipe that ships reads back before
+    return SealProof(
+        keys_deleted=seal.keys_deleted,
+        keys_remaining=seal.keys_remaining,
+        fpa_locked=seal.locked,
+        lpa_answers=seal.lpa_answers,
+    )
+
+
+async def _forget(tasks: Iterable[asyncio.Task[Permit]]) -> None:
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _check_product(job: Job, package: ClaimedPackage, order: Order) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock
+from ifpp.recipes import RecipeBook
 from ifpp.settings import Station
 from ifpp.station.board import Board
 from ifpp.station.edges import AtEdge, pass_by
@@ -26,7 +27,8 @@ class Floor:
     """The station around a head. `at_edge` is called at every named instant of a unit's way (see `Edge`).
 
     `permits`: where chips that obey the device maker alone get his word from; None: nobody is asked. `route`: the way
-    to the plant's MES; None: there is none, nobody is asked and what was used up is not told.
+    to the plant's MES; None: there is none, nobody is asked and what was used up is not told. `recipes`: those job
+    orders choose from.
     """
 
     settings: Station
@@ -44,3 +46,4 @@ class Floor:
     permits: Permits | None = None
     route: Route | None = None
     serials: Serials = FixtureSerials()  # noqa: RUF009 - without a state
+    recipes: RecipeBook = RecipeBook()  # noqa: RUF009 - never changes

@@ -23,9 +23,10 @@ class Permits:
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(heads, thread_name_prefix="permit")
 
-    async def ask(self, codec: Es10fCodec, eid: Eid) -> Permit:
-        """Return a chip's permit; raises ServiceError KEYS.UNREACHABLE, and what the keys raise."""
-        asked = asyncio.get_running_loop().run_in_executor(self._threads, permit, codec, eid, self._authorise)
+    async def ask(self, codec: Es10fCodec, eid: Eid, request: bytes) -> Permit:
+        """Return a chip's permit for one command; raises ServiceError KEYS.UNREACHABLE, and what the keys raise."""
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(self._threads, permit, codec, eid, request, self._authorise)
         try:
             return await asyncio.wait_for(asked, self._timeout_s)
         except TimeoutError:

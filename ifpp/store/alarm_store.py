@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, text, update
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, select, text, update
 
 from ifpp.model.clock import utc_ms_text
-from ifpp.model.messages import Message
+from ifpp.model.messages import Message, UnitRef
+from ifpp.model.states import PackageState
 from ifpp.store import line_log
 from ifpp.store.database import Database
 from ifpp.store.figure_tables import station_line
-from ifpp.store.schema import event_log, meta
+from ifpp.store.schema import event_log, meta, package
 from ifpp.store.schema import line_log as log_table
 from ifpp.store.trail import Trail
 
@@ -22,6 +24,23 @@ _TWICE = text(
     "(SELECT eid FROM unit_attempt WHERE eid <> '' AND sn <> '' AND ended_at >= :since) "
     "GROUP BY eid, sn ORDER BY eid, sn"
 )
+_PARKED = text("SELECT number, body, at FROM parked WHERE seq > 0 ORDER BY number DESC LIMIT 500")
+_OWNERS = select(package.c.iccid, package.c.eid).where(package.c.iccid.in_(bindparam("iccids", expanding=True)))
+
+
+class _Loaded(msgspec.Struct):
+    """What a profile of a unit_result says, as far as a stranger's document can be read."""
+
+    iccid: str
+    package_state: str
+
+
+class _Seen(msgspec.Struct):
+    unit: UnitRef
+    profiles: list[_Loaded] = []
+
+
+_SEEN = msgspec.json.Decoder(_Seen)
 
 
 class AlarmStore:
@@ -67,6 +86,34 @@ class AlarmStore:
             for row in connection.execute(_TWICE, {"since": utc_ms_text(since)}):
                 found.setdefault(row.eid, []).append(row.sn)
         return {eid: units for eid, units in found.items() if len(units) > 1}
+
+    def iccids_twice(self, since: datetime) -> dict[str, list[str]]:
+        """Return the profiles that were found on two chips since then: ICCID -> EIDs.
+
+        The ledger lets an ICCID onto one chip only (`ifpp.store.plan`); the result that says otherwise is parked.
+        """
+        seen: set[tuple[str, str]] = set()
+        with self._database.read() as connection:
+            for row in connection.execute(_PARKED):
+                if row.at >= utc_ms_text(since):
+                    seen.update(_installed(row.body))
+            if seen:
+                iccids = sorted({iccid for iccid, _ in seen})
+                seen.update((row.iccid, row.eid) for row in connection.execute(_OWNERS, {"iccids": iccids}))
+        found: dict[str, list[str]] = {}
+        for iccid, eid in sorted(seen):
+            found.setdefault(iccid, []).append(eid)
+        return {iccid: eids for iccid, eids in found.items() if len(eids) > 1}
+
+
+def _installed(body: bytes) -> list[tuple[str, str]]:
+    """Read (ICCID, EID) of what a parked event calls installed; nothing of what is no result."""
+    try:
+        said = _SEEN.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    installed = [one.iccid for one in said.profiles if one.package_state == PackageState.INSTALLED]
+    return [(iccid, said.unit.eid) for iccid in installed if said.unit.eid]
 
 
 def _key(line: str) -> str:

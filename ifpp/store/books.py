@@ -14,7 +14,7 @@ from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Job
 from ifpp.model.states import PackageState
-from ifpp.store import quota, reports, rework
+from ifpp.store import quota, reports, rework, unasked
 from ifpp.store.audit import prove
 from ifpp.store.records import (
     AttemptRow,
@@ -274,6 +274,7 @@ def unit(connection: Connection, name: str) -> UnitRecord | None:
         packages=tuple(_packages(connection, eid)),
         attempts=attempts,
         reworks=tuple(rework.rows(connection, rework_order.c.eid == eid)) if eid else (),
+        asked_later=tuple(unasked.of_unit(connection, eid)),
     )
 
 

@@ -74,6 +74,7 @@ from ifpp.store.records import (
 from ifpp.store.rework import ReworkStore
 from ifpp.store.rules import prepare
 from ifpp.store.trail import Trail
+from ifpp.store.unasked import UnaskedStore
 from ifpp.wire.production_order import ProductionOrder
 
 
@@ -97,6 +98,7 @@ class Factory:
         self.rework = ReworkStore(database, self._writing)
         self.nodes = NodeStore(database, self._writing)
         self.retention = Retention(database, self._writing)
+        self.unasked = UnaskedStore(database, self._writing)
         self._group = GroupCommit(self._writing, database.named)
         self.factory_id = factory_id
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from ifpp.model.clock import utc_ms_text
-from ifpp.store import figures, loads, releases, revisions
+from ifpp.store import cycles, figures, loads, releases, revisions
 from ifpp.store.database import Database
 from ifpp.store.slices import Kept
 from ifpp.store.trail import Trail
@@ -29,6 +29,16 @@ class FigureStore:
         """Return what the figures of one window are made of."""
         with self._database.read() as connection:
             return figures.count(connection, asked, self._kept)
+
+    def worked(self, line: str, start: datetime, end: datetime) -> cycles.Worked:
+        """Return every work cycle of a line that ended in [start, end), and the changes of units between them."""
+        with self._database.read() as connection:
+            return cycles.between(connection, line, start, end)
+
+    def last_end(self, line: str) -> datetime | None:
+        """Return when the last work cycle of a line ended; None when there was none."""
+        with self._database.read() as connection:
+            return cycles.last_end(connection, line)
 
     def last_job(self, line: str) -> tuple[str, str, str] | None:
         """Return the job order a line worked on last, when its first attempt began, and when its last one ended."""

@@ -4,6 +4,7 @@ Plan (numbers reappear in the code):
   1. The chip is known.
   2. No package of it is open: in the hands of a head, or with an unknown fate.
      None is to leave it again, and it was not emptied after it was sealed (`ifpp.store.rework`).
+     The MES, asked afterwards, did not refuse it (`ifpp.store.unasked`).
   3. It was called clean to ship, with the proof that it was sealed (`ifpp.store.plan` lets nothing else in).
      Where it was not, although a station says so, the quota may be the reason (`ifpp.store.quota`).
   4. The audit log has the entry that says so, for this chip, and it follows from the entry before it.
@@ -21,7 +22,7 @@ from sqlalchemy import Connection, Row, bindparam, select
 from ifpp.errors import FAULTS, SupplyError, VerificationError
 from ifpp.model.messages import SignedEntry, UnitGate
 from ifpp.model.states import OPEN_STATES, Disposition
-from ifpp.store import audit, quota, rework
+from ifpp.store import audit, quota, rework, unasked
 from ifpp.store.records import AuditEntry, SignedCheckpoint
 from ifpp.store.schema import chip, package, unit_attempt
 from ifpp.trust.signer import VerificationKey
@@ -53,12 +54,8 @@ def ask(connection: Connection, factory_id: str, eid: str, at: str, *, orders_re
     known = connection.execute(_chip, {"eid": eid}).one_or_none()
     if known is None:  # 1
         raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=eid[:64])
-    still_open = connection.execute(_open, {"eid": eid}).all()
-    if still_open:  # 2
-        words = [f"ICCID {row.iccid} is {row.state} since {row.changed_at} ({row.node_id})" for row in still_open]
-        return _closed(eid, "GATE.OPEN_PACKAGE", "; ".join(words))
-    if in_rework := _in_rework(connection, eid):  # 2
-        return _closed(eid, "GATE.REWORK", in_rework)
+    if kept := _kept(connection, eid):  # 2
+        return _closed(eid, *kept)
     if known.clean_to_ship_at is None:  # 3
         said = connection.execute(_called_clean, {"eid": eid}).one_or_none()
         if said is not None and (none_left := quota.exhausted(connection, eid, at, required=orders_required)):
@@ -87,6 +84,18 @@ def gate_document(gate: UnitGate) -> dict[str, Any]:
 
 def _closed(eid: str, code: str, reason: str) -> UnitGate:
     return UnitGate(eid=eid, clean_to_ship=False, code=code, reason=reason, advice=FAULTS[code].advice)
+
+
+def _kept(connection: Connection, eid: str) -> tuple[str, str] | None:
+    """Return code and reason why a unit must stay whether it was sealed or not; None when there is none."""
+    if still_open := connection.execute(_open, {"eid": eid}).all():
+        words = [f"ICCID {row.iccid} is {row.state} since {row.changed_at} ({row.node_id})" for row in still_open]
+        return "GATE.OPEN_PACKAGE", "; ".join(words)
+    if in_rework := _in_rework(connection, eid):
+        return "GATE.REWORK", in_rework
+    if refused := unasked.refusal(connection, eid):
+        return "GATE.ROUTE", f"refused when the MES was asked afterwards: {refused}"
+    return None
 
 
 def _in_rework(connection: Connection, eid: str) -> str:

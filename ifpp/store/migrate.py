@@ -6,13 +6,13 @@ import time
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from ifpp.errors import CustodyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.store.audit import Chain
 from ifpp.store.database import Database
-from ifpp.store.rules import Facts, read_facts, set_fact, wrong_version
+from ifpp.store.rules import Facts, prepare, read_facts, set_fact, wrong_version
 from ifpp.store.steps import FIRST_VERSION, SCHEMA_VERSION, STEPS, Step, works_since
 from ifpp.store.trail import Trail
 
@@ -21,10 +21,30 @@ UPKEEP = "upkeep"
 
 _OTHERS_LEAVE_S = 3.0
 _POLL_S = 0.1
+# Our own connections, and those of every role that may write the books; a tool that watches the server does not count.
 _OTHERS = text(
-    "SELECT count(*) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+    "SELECT count(*) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid "
+    "WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND (r.rolname = current_user "
+    "OR (NOT r.rolsuper AND has_table_privilege(r.oid, 'ledger', 'INSERT')))"
 )
+
+
+def make_where_none_is(url: str, now: datetime, *, busy_timeout_s: float = 5.0) -> bool:
+    """Make the tables in an empty PostgreSQL database, whose owner we are; return False where there are tables.
+
+    An SQLite database is a file, which is made by the first to open it. Raises ServiceError DATABASE.UNREACHABLE.
+    """
+    database = Database(url, busy_timeout_s)
+    try:
+        if database.file is not None:
+            return False
+        with database.write() as connection:
+            if inspect(connection).get_table_names():
+                return False
+            prepare(connection, utc_ms_text(now))
+        return True
+    finally:
+        database.close()
 
 
 def migrate(url: str, now: datetime, *, busy_timeout_s: float = 5.0) -> list[Step]:

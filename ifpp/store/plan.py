@@ -32,6 +32,7 @@ from ifpp.store.records import ReceivedEvent
 from ifpp.store.rework_tables import removal
 from ifpp.store.schema import chip, event_log, ledger, package, package_result, reading, unit_attempt
 from ifpp.store.trail import Trail
+from ifpp.store.unasked import row_of, unasked
 
 MAX_TEXT = 200
 _MAX_INT = 2**53 - 1  # line contract 4.2
@@ -106,6 +107,7 @@ class Plan:
     counted: list[dict[str, Any]] = field(default_factory=list)
     removals: list[dict[str, Any]] = field(default_factory=list)
     removed: list[dict[str, Any]] = field(default_factory=list)
+    unasked: list[dict[str, Any]] = field(default_factory=list)
 
 
 # ---- reading one event --------------------------------------------------------------------------------
@@ -248,6 +250,8 @@ def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | No
         plan.attempts.append(_attempt_row(event, result))
         plan.taken.append(_taken(event, result.document))
         plan.told.append(result.document)
+        if (question := row_of(event, result.document)) is not None:
+            plan.unasked.append(question)
         plan.loads.extend(load_rows(event, result.document, result.ended_at))
         if result.document.clean_to_ship and result.document.unit.eid:
             _clear(plan, view, event, result, at)
@@ -442,6 +446,7 @@ def write(connection: Connection, trail: Trail, plan: Plan, learning: Learning) 
         (load_time, plan.loads),
         (quota_unit, plan.counted),
         (removal, plan.removals),
+        (unasked, plan.unasked),
     )
     for table, rows in inserts:
         if rows:

@@ -396,6 +396,28 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedLaterRow:
+    """A work cycle nobody had allowed, and what the MES said when it was asked afterwards; `result` "": not yet."""
+
+    node_id: str
+    head_id: str
+    operation: str
+    job_order_id: str
+    ended_at: str
+    result: str
+    code: str
+    text: str
+    answered_at: str
+
+    @property
+    def words(self) -> str:
+        """The answer in words."""
+        if not self.result:
+            return "the MES has not been asked yet"
+        return ": ".join(filter(None, (self.result, self.code, self.text)))
+
+
+@dataclass(frozen=True, slots=True)
 class UnitRecord:
     """All that is known of one unit; `sns` are the serial numbers its eUICC was seen under."""
 
@@ -405,6 +427,7 @@ class UnitRecord:
     packages: tuple[PackageRow, ...]
     attempts: tuple[AttemptRow, ...]
     reworks: tuple[ReworkRow, ...] = ()
+    asked_later: tuple[AskedLaterRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

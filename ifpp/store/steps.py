@@ -396,6 +396,21 @@ STEPS: tuple[Step, ...] = (
         ),
         catch_up=(),
     ),
+    Step(
+        14,
+        "units that nobody had allowed, and what the MES says of them afterwards: of results from here on",
+        both=(
+            (
+                "CREATE TABLE unasked (node_id TEXT NOT NULL, seq BIGINT NOT NULL, job_order_id TEXT NOT NULL, "
+                "eid TEXT NOT NULL, result TEXT NOT NULL, code TEXT NOT NULL, text TEXT NOT NULL, "
+                "answered_at TEXT NOT NULL, CONSTRAINT pk_unasked PRIMARY KEY (node_id, seq), "
+                "CONSTRAINT fk_unasked_node_id_seq FOREIGN KEY(node_id, seq) REFERENCES event (node_id, seq))"
+            ),
+            "CREATE INDEX ix_unasked_eid ON unasked (eid)",
+            "CREATE INDEX ix_unasked_open ON unasked (node_id, seq) WHERE result = ''",
+            "CREATE INDEX ix_unasked_refused ON unasked (answered_at) WHERE result = 'FAIL'",
+        ),
+    ),
 )
 SCHEMA_VERSION = STEPS[-1].version
 """The schema this ifpp works with."""

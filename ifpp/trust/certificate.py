@@ -38,6 +38,7 @@ class Role(StrEnum):
     EUM = "CERT.EUM"
     EUICC = "CERT.EUICC"
     DPPB = "CERT.DPpb"
+    DPAUTH = "CERT.DPauth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class CertificatePolicies:
     eum: frozenset[str] = frozenset({"2.23.146.1.2.1.2"})
     euicc: frozenset[str] = frozenset({"2.23.146.1.2.1.1"})
     dppb: frozenset[str] = frozenset({"2.23.146.1.2.1.5"})
+    dpauth: frozenset[str] = frozenset({"2.23.146.1.2.1.4"})
     sub_ca: frozenset[str] = frozenset()
 
     def of(self, role: Role) -> frozenset[str]:
@@ -62,6 +64,7 @@ class CertificatePolicies:
             Role.EUM: self.eum,
             Role.EUICC: self.euicc,
             Role.DPPB: self.dppb,
+            Role.DPAUTH: self.dpauth,
         }[role]
 
 
@@ -80,8 +83,9 @@ _CRITICAL = {
     Role.EUM: _COMMON_CRITICAL | {ExtensionOID.NAME_CONSTRAINTS, PERMITTED_EINS},
     Role.EUICC: _LEAF_CRITICAL,
     Role.DPPB: _LEAF_CRITICAL,
+    Role.DPAUTH: _LEAF_CRITICAL,
 }
-_LEAVES = frozenset({Role.EUICC, Role.DPPB})
+_LEAVES = frozenset({Role.EUICC, Role.DPPB, Role.DPAUTH})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

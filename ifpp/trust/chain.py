@@ -96,18 +96,18 @@ class TrustStore:
         for member in self._issuers(tuple(eum_chain), Role.EUM):
             member.check_dates(at)  # 11
 
-    def smdp(self, chain: Sequence[bytes], at: datetime) -> SmdpIdentity:
-        """Verify an SM-DPf's chain (CERT.DPpb first, root excluded, DER) at this time.
+    def smdp(self, chain: Sequence[bytes], at: datetime, role: Role = Role.DPPB) -> SmdpIdentity:
+        """Verify an SM-DPf's or SM-DP+'s chain (CERT.DPpb, or another role, first; root excluded, DER) at this time.
 
         Raises VerificationError TRUST.CHAIN.
         """
-        identity, members = self._smdps(tuple(chain))
+        identity, members = self._smdps(tuple(chain), role)
         for member in members:
             member.check_dates(at)  # 11
         return identity
 
-    def _verify_smdp(self, chain: tuple[bytes, ...]) -> tuple[SmdpIdentity, tuple[Certificate, ...]]:
-        members = self._verify_chain(chain, Role.DPPB)
+    def _verify_smdp(self, chain: tuple[bytes, ...], role: Role) -> tuple[SmdpIdentity, tuple[Certificate, ...]]:
+        members = self._verify_chain(chain, role)
         leaf = members[0]
         return SmdpIdentity(leaf.registered_id(), leaf.key, chain), members  # 15
 

@@ -100,8 +100,12 @@ def _secure_channel(member: Tlv) -> InitialiseSecureChannel:
 
 def _metadata(row: Tlv) -> StoreMetadata:
     """Return the StoreMetadataRequest the 88s carry, continued from one to the next, each followed by its MAC."""
-    clear = b"".join(element.value[:-_MAC_BYTES] for element in row.children())
-    request = read_as(_METADATA, clear, what="BPP metadata")
+    return parse_metadata(b"".join(element.value[:-_MAC_BYTES] for element in row.children()), what="BPP metadata")
+
+
+def parse_metadata(data: bytes, *, what: str) -> StoreMetadata:
+    """Return one complete StoreMetadataRequest (BF25, SGP.22 5.5.3), which AuthenticateClient answers too."""
+    request = read_as(_METADATA, data, what=what)
     kind, rules = request.first(0x95), request.first(0x99)
     _check_icon(request)
     return StoreMetadata(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,12 @@ def kpi(kept: Path, *words: str) -> Any:
 
 
 class Line:
-    """One station, an MES with these options, and what a test does in the middle."""
+    """One station, an MES with these options, and what a test does in the middle.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    `first_articles`: so many units are shown before somebody releases the job order, after any trouble.
+    """
+
+    def __init__(self, folder: Path, *options: str, first_articles: int = 0) -> None:
         require(BrokerKind.MOSQUITTO)
         plan = [JobPlan("JO-1", "TRACKER", "EU", ["st01"])]
         self.world = build_world(folder / "world", units=UNITS, seed=5, jobs=plan, profile_kb=(4, 6))
@@ -61,6 +66,9 @@ class Line:
         self.floor = FactoryFloor(folder, ["st01"], heads=2, apdu_ms=3, broker=BrokerKind.MOSQUITTO, keys=KeysKind.NONE)
         self.floor.mes = True
         self.floor.mes_extra = options
+        self.first_articles = first_articles
+        self.floor.supervisor_extra = f"\n[gate]\nfirst_articles = {first_articles}\n"
+        self.answers: list[str] = []
 
     async def work(self, *trouble: str) -> tuple[Figures, dict[str, Any]]:
         floor = self.floor
@@ -73,10 +81,13 @@ class Line:
             if trouble:
                 await self._units(2)
                 await self._restart(trouble)
+            if self.first_articles:
+                await self._release()
             await asyncio.wait_for(chips.process.wait(), 120)
             await floor.settled()
             await floor.children.stop(floor.children["st01"])
             await floor.write_reports()
+            await self._all_asked()
             await demo_mes.conclude(floor)
         finally:
             await floor.close()
@@ -93,6 +104,32 @@ class Line:
                 await asyncio.sleep(0.05)
         finally:
             factory.close()
+
+    async def _all_asked(self) -> None:
+        """Wait until the MES has answered for every unit that went on without it, and keep what it said."""
+        factory = Factory.open(self.floor.database)
+        try:
+            while factory.unasked.questions("L1", ("", 0), 1):  # noqa: ASYNC110 - other processes' doing
+                await asyncio.sleep(0.05)
+            units = [factory.unit(unit.eid) for unit in self.world.units]
+        finally:
+            factory.close()
+        self.answers = [row.result for unit in units if unit is not None for row in unit.asked_later]
+
+    async def _release(self) -> None:
+        """Wait until a head says that it waits for a person; no more was made than was to be shown; release it."""
+        with closing(sqlite3.connect(self.floor.folder / "factory.db")) as books:
+            waits = "SELECT count(*) FROM event WHERE CAST(body AS TEXT) LIKE '%GATE.NOT_RELEASED%'"
+            while not books.execute(waits).fetchone()[0]:  # noqa: ASYNC110 - other processes' doing
+                await asyncio.sleep(0.05)
+        factory = Factory.open(self.floor.database)
+        try:
+            assert [row.units for row in factory.unit_counts()] == [self.first_articles]
+        finally:
+            factory.close()
+        site = str(self.folder / "config" / "site.toml")
+        words = ("gate", "release", "JO-1", "--by", "anna", "--reason", "seen", "--config", site)
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-m", "ifpp", *words], check=True)
 
     async def _restart(self, trouble: Sequence[str]) -> None:
         if "broker" in trouble:
@@ -116,9 +153,11 @@ class Line:
     ids=["slow", "absent", "absent, allowed", "contradictory", "malicious"],
 )
 async def test_whatever_the_mes_does_every_unit_is_made_and_told(tmp_path: Path, options: list[str]) -> None:
-    account, told = await Line(tmp_path, *options).work()
+    line = Line(tmp_path, *options)
+    account, told = await line.work()
     assert account.passed == UNITS
     assert told["units"]["JO-1"] == {"units": UNITS, "good": UNITS}
+    assert line.answers == ["PASS"] * told["unchecked"], "who went on unasked is asked for afterwards"
     if "--contradictory" in options:
         assert told["orders"]["JO-1"] == {
             "STORE": "ACCEPTED",
@@ -139,10 +178,21 @@ async def test_a_refused_unit_goes_nowhere_and_the_others_pass(tmp_path: Path) -
     (unit,) = [unit for unit in truth["units"] if unit["eid"] == refused]
     assert (unit["card"]["profiles"], unit["lamp"]) == ([], "fail")
     assert told["orders"]["JO-1"]["STOP"] == "ACCEPTED"
+    factory = Factory.open(line.floor.database)
+    try:
+        rows = [json.loads(row.body) for row in factory.line_log_page("L1", 0, 1000) if row.name == "alarm"]
+    finally:
+        factory.close()
+    assert [one["source"] for one in rows if (one["code"], one["state"]) == ("A-121", "UNACK_ALARM")] == ["st01/h01"]
 
 
-@pytest.mark.parametrize("trouble", [["broker"], ["supervisor"], ["broker", "supervisor"]])
-async def test_restarts_in_the_middle_lose_and_double_nothing(tmp_path: Path, trouble: list[str]) -> None:
-    account, told = await Line(tmp_path).work(*trouble)
+@pytest.mark.parametrize(
+    ("trouble", "first_articles"), [(["broker"], 0), (["supervisor"], 2), (["broker", "supervisor"], 0)]
+)
+async def test_restarts_in_the_middle_lose_and_double_nothing(
+    tmp_path: Path, trouble: list[str], first_articles: int
+) -> None:
+    """With first articles to show a station makes these, and the others once a person has released the order."""
+    account, told = await Line(tmp_path, first_articles=first_articles).work(*trouble)
     assert account.passed == UNITS
     assert (told["gaps"], told["conflicts"]) == (0, 0)

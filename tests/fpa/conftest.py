@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from ifpp.errors import CardError
+from ifpp.fpa.chip import Chip
+from ifpp.fpa.final import seal_differences
 from ifpp.fpa.load import Order
+from ifpp.fpa.seal import Seal, lock, prove
+from ifpp.model.chip import Permit
 from ifpp.model.ids import Eid, Iccid
+from ifpp.model.recipe import IFPP_LOAD, promise
 from ifpp.sim.euicc.card import Euicc
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.trust.chain import EuiccKey, TrustStore
@@ -31,6 +37,14 @@ class Case:
 
     def port(self) -> MemoryPort:
         return MemoryPort(Euicc.load(self.card))
+
+
+def seal(chip: Chip, eid: Eid, permit: Permit | None = None) -> Seal:
+    """What the recipe `ifpp-load` ends with: delete, lock, look."""
+    proof = prove(chip, lock(chip, eid, permit))
+    if missing := seal_differences(promise(IFPP_LOAD), proof):
+        raise CardError("EUICC.NOT_SEALED", "; ".join(missing), where=f"EID {eid}")
+    return proof
 
 
 def cases(world: WorldSummary) -> list[Case]:

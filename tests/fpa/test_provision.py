@@ -10,13 +10,12 @@ from ifpp.errors import CardError, TransportError, VerificationError
 from ifpp.fpa.chip import Chip
 from ifpp.fpa.fit import Wanted, preflight
 from ifpp.fpa.load import Verdict, load, prepare, read_back, require_listed
-from ifpp.fpa.seal import seal
 from ifpp.fpa.settle import results_of, settle
 from ifpp.model.chip import FpaState
 from ifpp.model.ids import Iccid
 from ifpp.model.states import PackageState
 from ifpp.wire.bpp import apdu_floor
-from tests.fpa.conftest import Case
+from tests.fpa.conftest import Case, seal
 from tests.memory_port import MemoryPort
 
 Make = Callable[..., list[Case]]

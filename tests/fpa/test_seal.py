@@ -12,13 +12,15 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 
 from ifpp.errors import CardError
 from ifpp.fpa.chip import Chip
-from ifpp.fpa.seal import Authorise, permit, seal
+from ifpp.fpa.seal import Authorise
+from ifpp.fpa.seal import permit as ask_permit
 from ifpp.model.chip import Permit
 from ifpp.model.ids import Eid
 from ifpp.sim.euicc.card import Euicc
 from ifpp.sim.eum import Eum
 from ifpp.sim.pki import Pki
-from ifpp.wire.fpx import FPX1
+from ifpp.wire.fpx import FPX1, Es10fCodec
+from tests.fpa.conftest import seal
 from tests.memory_port import MemoryPort
 from tests.real.softhsm import SoftToken
 
@@ -35,6 +37,11 @@ def authoriser(master: bytes) -> Authorise:
         return mac.finalize()[:8]
 
     return authorise
+
+
+def permit(codec: Es10fCodec, eid: Eid, authorise: Authorise) -> Permit:
+    """The word for deletion and lock in one."""
+    return ask_permit(codec, eid, codec.lock_request(delete_first=True), authorise)
 
 
 @pytest.fixture(scope="module")

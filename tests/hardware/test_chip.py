@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from ifpp.fpa.chip import Chip, is_locked
-from ifpp.fpa.seal import seal
 from ifpp.hw.port import CardPort
 from ifpp.model.ids import Eid
+from tests.fpa.conftest import seal
 
 
 def test_it_is_read(chip: Chip, eid: Eid) -> None:

@@ -12,13 +12,12 @@ import pytest
 from ifpp.errors import CardError
 from ifpp.fpa.chip import Chip
 from ifpp.fpa.load import Verdict, load, prepare, read_back
-from ifpp.fpa.seal import seal
 from ifpp.fpa.settle import settle
 from ifpp.hw.modem import ModemPort
 from ifpp.model.states import PackageState
 from ifpp.sim.euicc import Euicc
 from ifpp.sim.modem import PERSONALITIES, ModemServer, Personality
-from tests.fpa.conftest import Case
+from tests.fpa.conftest import Case, seal
 from tests.hw.ports import Kind, Rig, rig_of
 
 FAULTY = ("limit-300ms", "reset-in-mid-load", "hang")

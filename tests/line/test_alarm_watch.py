@@ -16,11 +16,26 @@ from ifpp.line import alarm_watch as module
 from ifpp.line.alarm_watch import AlarmWatch
 from ifpp.metrics import Metrics, Role
 from ifpp.model.alarms import ActiveAlarm, ActiveAlarms, AlarmAnswer, AlarmCommand
-from ifpp.model.messages import Alarm
+from ifpp.model.clock import utc_ms_text
+from ifpp.model.messages import Alarm, UnitRef, UnitResultEvent
+from ifpp.store.records import ReceivedEvent
 from ifpp.store.stock import StockLevel
 from tests.bus.node import TOPICS, Node, until
 from tests.clock import FakeClock
-from tests.line.world import GatedFactory, Station, site_at, supervised
+from tests.line.world import (
+    JOB,
+    GatedFactory,
+    Station,
+    eid_of,
+    event,
+    iccid_of,
+    profile_result,
+    send_package,
+    site_at,
+    stock,
+    supervised,
+    unit_result,
+)
 from tests.real.mosquitto import running
 
 
@@ -249,6 +264,41 @@ async def test_an_act_on_a_stations_alarm_is_passed_on_and_its_answer_back(line:
     answer = await line.ask("st01-0", "ACK")
     assert answer is not None
     assert answer.code == "STATION.SILENT"
+
+
+async def test_one_chip_in_two_units_and_one_profile_in_two_chips_ring(line: Line, factory: GatedFactory) -> None:
+    stock(factory, 4)
+    factory.add_job(JOB)
+    told: list[bytes] = []
+    for seq, (number, sn) in enumerate([(1, "SN-1"), (1, "SN-2"), (2, "SN-3"), (2, "SN-3")], 1):
+        done = msgspec.json.decode(unit_result("st01", seq, eid_of(number)), type=UnitResultEvent)
+        unit = UnitRef(eid=str(eid_of(number)), sn=sn)
+        now = utc_ms_text(line.clock.now())
+        told.append(msgspec.json.encode(msgspec.structs.replace(done, unit=unit, ended_at=now)))
+    cloned = profile_result(send_package(factory, 3, "attempt-5"), "INSTALLED", spent=True)
+    told.append(unit_result("st01", 5, eid_of(4), cloned))  # the books have this profile for chip 3
+    told.append(event("st01", 6, old_duration_ms=-1))  # parked, too, and about no profile
+    factory.take_events([ReceivedEvent.parse("st01", body) for body in told], line.clock.now())
+    states = await line.after(61)
+    assert states == {f"A-140 _line/{eid_of(1)}": "UNACK_ALARM", f"A-140 _line/{iccid_of(3)}": "UNACK_ALARM"}
+    texts = {one.text for one in line.last.alarms.values()}
+    assert texts == {"EID in units SN-1, SN-2", f"ICCID in chips {eid_of(3)}, {eid_of(4)}"}
+    await line.after(3700)
+    assert set((await line.after(60)).values()) == {"RTN_UNACK"}
+
+
+async def test_alarms_are_counted_by_code_and_priority_in_few_series(line: Line) -> None:
+    def standing(code: str, priority: str) -> float:
+        return line.metrics.value("ifpp_alarm_standing", line="L1", code=code, priority=priority)
+
+    await line.station("st01", "A-110", "A-110", *[f"X-{number}" for number in range(50)])
+    await line.after()
+    assert (standing("A-110", "2"), standing("other", "2")) == (2, 50)
+    shown = line.metrics.text().count(b"ifpp_alarm_standing{")
+    assert shown == 2
+    await line.station("st01", "A-110", state="SHELVED")
+    await line.after()
+    assert (standing("A-110", "2"), standing("other", "2")) == (0, 0)
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"\xff", b"[" * 5000, b'{"alarms": 7}'])

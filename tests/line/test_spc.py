@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from random import Random
 
 import pytest
 
 from ifpp.line import spc
-from ifpp.line.quality import calls_since, chart, compare, limits_from, standing_calls, strata, subgroups
+from ifpp.line.quality import chart, compare, limits_from, strata, subgroups
 from ifpp.store.loads import Frozen, Load
 
 # Factors of X-bar/S charts as ASTM MNL 7 and Montgomery (Appendix VI) print them: n, c4, A3, B3, B4.
@@ -145,19 +144,17 @@ def test_different_profiles_do_not_share_a_chart() -> None:
     assert len(strata([load("h", 0.0), load("h", 0.0, "U")])) == 2
 
 
-def test_an_operator_is_called_while_the_newest_subgroups_break_a_rule() -> None:
-    calm = normal(5, 150, -2.0, 0.1)
-    ((name, heads),) = strata([load("st01/h01", value) for value in calm]).items()
-    frozen = limits_from(name, heads, "a", "b")
-    assert frozen is not None
-    good, bad = calm[:10], [value + 0.3 for value in calm[10:20]]
-
-    def called(values: list[float]) -> dict[str, str]:
-        return standing_calls([load("st01/h02", value) for value in values], {name: frozen})
-
-    assert called(good) == {}
-    assert called(good + bad[:5]) == {}
-    assert called(good + bad) == {"st01/h02": f"load time of {name}: 1 beyond 3 sigma"}
-    assert called(good + bad + good[:5]) == {}
-    assert standing_calls([load("st01/h02", value) for value in bad], {}) == {}
-    assert calls_since(datetime(2026, 3, 2, 0, 10, tzinfo=UTC)) == datetime(2026, 3, 1, tzinfo=UTC)
+@pytest.mark.parametrize(
+    ("points", "called"),
+    [
+        ([0, 4, 4], ["1 beyond 3 sigma"]),
+        ([4], []),
+        ([4, 0], []),
+        ([4, 4, 0], []),
+        ([0.1] * 9, []),
+        ([0.1] * 10, ["9 on one side"]),
+        ([4] * 10, ["1 beyond 3 sigma", "9 on one side"]),
+    ],
+)
+def test_an_operator_is_called_while_the_newest_two_points_break_a_rule(points: list[float], called: list[str]) -> None:
+    assert spc.standing_calls(points) == called

@@ -248,6 +248,18 @@ async def test_a_lost_reader_strange_units_and_a_lot_without_packages(place: Pla
     assert set((await place.after(30)).values()) == {"RTN_UNACK"}
 
 
+async def test_a_unit_the_mes_refuses_rings_until_the_next_one_is_let_in(place: Place) -> None:
+    await place.start()
+    place.board.count("h01", UnitResult.FAIL, "", "ROUTE.REFUSED")
+    place.board.count("h02", UnitResult.PASS)
+    assert await place.after() == {"A-121 st01/h01": "UNACK_ALARM"}
+    place.board.count("h01", UnitResult.FAIL, "", "ROUTE.REFUSED")
+    assert await place.after(60) == {"A-121 st01/h01": "UNACK_ALARM"}
+    place.board.count("h01", UnitResult.PASS)
+    await place.after()
+    assert await place.after(30) == {"A-121 st01/h01": "RTN_UNACK"}
+
+
 async def test_64_heads_at_once_are_a_flood_that_names_what_came_first(tmp_path: Path) -> None:
     place = await Place(tmp_path, [f"h{number:02}" for number in range(64)]).start()
     assert place.journal is not None

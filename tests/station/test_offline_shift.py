@@ -288,7 +288,7 @@ async def test_of_two_stations_with_one_package_one_installs_it(
     async with desk(shop, tmp_path / "one") as at:
         at.away()
         with monkeypatch.context() as patch:
-            patch.setattr(cycle, "seal", _lost)
+            patch.setattr(cycle.Steps, "perform", _lost)
             assert await at.run.load(chip) is Lamp.RESEAT
         assert [one.package_state for one in (await at.last()).profiles] == ["INSTALLED"]
         await take(shop, at.run.journal)

@@ -110,6 +110,7 @@ async def test_what_the_mes_refuses_is_not_touched_and_the_head_goes_on(shop: Sh
         assert await run.load(chip) is Lamp.FAIL
         (result,) = results(await run.supervise())
         assert truth(chip) == before
+        assert run.board.verdicts[0] == ("h01", shop.eid(), "ROUTE.REFUSED"), "what rings A-121"
         assert shop.state() is PackageState.AVAILABLE, "nothing was claimed"
         mes.answer = says("PASS")
         assert await run.load(chip) is Lamp.PASS

@@ -117,6 +117,7 @@ class Euicc:
         """Cold or warm reset; returns the ATR. A load that power loss has interrupted gets its result now."""
         self._forget()
         install.resolve_interruption(self.chip)
+        self.chip.power_lost()
         self._powered = True
         return self.atr
 

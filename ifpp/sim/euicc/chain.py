@@ -58,10 +58,11 @@ def key_identifier(root: bytes) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def authenticate(chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> Signer:
-    """Check CERT.DPpb (first) through its issuers to one of `roots`; raises ChainError, CurveError.
+def authenticate(chain: tuple[bytes, ...], roots: tuple[bytes, ...], policy: str = POLICY_DPPB) -> Signer:
+    """Check CERT.DPpb, or one of another `policy`, (first) through its issuers to one of `roots`.
 
-    The answer depends on the bytes alone, so one process serving thousands of chips computes it once.
+    Raises ChainError, CurveError. The answer depends on the bytes alone, so one process serving thousands of chips
+    computes it once.
     """
     if len(chain) > _MAX_CHAIN:
         raise ChainError("chain too long")
@@ -71,7 +72,7 @@ def authenticate(chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> Signer:
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
         trusted = [x509.load_der_x509_certificate(root) for root in roots]
         _check_path(certificates, trusted)
-        return _signer(certificates[0])
+        return _signer(certificates[0], policy)
     except (ChainError, CurveError):
         raise
     except _UNFIT as error:
@@ -98,12 +99,12 @@ def _check_authority(certificate: x509.Certificate, *, below: int) -> None:
         raise ChainError("path too long")
 
 
-def _signer(leaf: x509.Certificate) -> Signer:
+def _signer(leaf: x509.Certificate, policy: str) -> Signer:
     if not _usage(leaf).digital_signature:
         raise ChainError("key usage")
     policies = leaf.extensions.get_extension_for_class(x509.CertificatePolicies)
-    if not policies.critical or POLICY_DPPB not in {row.policy_identifier.dotted_string for row in policies.value}:
-        raise ChainError("policy is not id-rspRole-dp-pb")
+    if not policies.critical or policy not in {row.policy_identifier.dotted_string for row in policies.value}:
+        raise ChainError(f"policy is not {policy}")
     names = _extension(leaf, x509.SubjectAlternativeName).get_values_for_type(x509.RegisteredID)
     if len(names) != 1:
         raise ChainError("no SM-DPf OID")

@@ -10,13 +10,17 @@ from ifpp.sim import pki
 from ifpp.sim.card_file import CardFile, OneTimeKey, euicc_info2
 from ifpp.sim.euicc.chain import CURVES, P256, key_identifier
 from ifpp.sim.euicc.gating import Stage
-from ifpp.sim.euicc.nvm import KeySlot, KeyState, Notification, Nvm, Profile, Reservation
+from ifpp.sim.euicc.nvm import KeySlot, KeyState, Notification, Nvm, Profile, Reservation, SessionKey
 from ifpp.sim.tlv import bits, integer, parse, tlv
 
 # notificationEvent bits (SGP.22 2.8.1)
 INSTALL, ENABLE, DISABLE, DELETE = range(4)
 # states of GetFpaStatus (FPX/1 10.3)
 FPA_LOCKED, FPA_OPEN, FPA_PREPARED, FPA_LOADING = range(4)
+
+ONLINE = -1
+"""In place of a slot: the key pair of the online session."""
+_KEPT_SESSION_KEYS = 4
 
 _ISDP_PREFIX = bytes.fromhex("a0000005591010ffffffff8900")
 _FIRST_ISDP = 0x11
@@ -67,15 +71,29 @@ class Chip:
         for index, (key, slot) in enumerate(zip(self.card.one_time_keys, self.nvm.keys, strict=True)):
             yield index, key, slot
 
+    def one_time_key(self, index: int) -> OneTimeKey:
+        """The key of one slot, or of the online session."""
+        if index != ONLINE:
+            return self.card.one_time_keys[index]
+        session = self.nvm.session
+        key = next(kept for kept in self.nvm.session_keys if session is not None and kept.public == session.key)
+        return OneTimeKey(slot=ONLINE, otk_id=b"", alg=key.alg, public=key.public, private=key.private)
+
     def one_time_private(self, index: int) -> ec.EllipticCurvePrivateKey:
         """otSK.EUICC of one slot."""
-        key = self.card.one_time_keys[index]
+        key = self.one_time_key(index)
         return ec.derive_private_key(int.from_bytes(key.private, "big"), CURVES[key.alg])
 
     @property
     def reservation(self) -> Reservation | None:
         """The reservation prepared last."""
-        return None if self.nvm.current is None else self.nvm.keys[self.nvm.current].reservation
+        return None if self.nvm.current is None else self.reservation_of(self.nvm.current)
+
+    def reservation_of(self, index: int) -> Reservation | None:
+        """For whom the key of a slot, or of the online session, is reserved."""
+        if index != ONLINE:
+            return self.nvm.keys[index].reservation
+        return None if self.nvm.session is None else self.nvm.session.reservation
 
     @property
     def keys_left(self) -> int:
@@ -88,10 +106,34 @@ class Chip:
         return Stage.KEYS_LEFT if self.keys_left else Stage.NO_KEYS
 
     def spend(self, index: int, state: KeyState = KeyState.CONSUMED) -> None:
-        """End the life of one key: it can never be used again."""
+        """End the life of one key: it can never be used again. That of the online session ends with its session."""
+        if index == ONLINE:
+            session = self.nvm.session
+            spent = b"" if session is None else session.key
+            self.nvm.session_keys = [kept for kept in self.nvm.session_keys if kept.public != spent]
+            self.end_session()
+            return
         self.nvm.keys[index] = KeySlot(state)
         if self.nvm.current == index:
             self.nvm.current = None
+
+    # online session -------------------------------------------------------------------------------------------------
+
+    def keep_session_key(self, key: SessionKey) -> None:
+        """Keep a fresh key pair for a retry; the oldest ones make room."""
+        self.nvm.session_keys = [*self.nvm.session_keys, key][-_KEPT_SESSION_KEYS:]
+
+    def end_session(self) -> None:
+        """Forget the online session and its challenge; its key pair stays for a retry."""
+        self.nvm.session = None
+        self.nvm.challenge = b""
+        if self.nvm.current == ONLINE:
+            self.nvm.current = None
+
+    def power_lost(self) -> None:
+        """Lose what is not kept without power."""
+        if not self.nvm.keeps_session:
+            self.end_session()
 
     # profiles -------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Everything here happens between two APDUs: profile, result and state of the one-
 
 from __future__ import annotations
 
-from ifpp.sim.euicc.chip import INSTALL, Chip
+from ifpp.sim.euicc.chip import INSTALL, ONLINE, Chip
 from ifpp.sim.euicc.metadata import Metadata
 from ifpp.sim.euicc.nvm import KeyState, LoadMark, Profile
 from ifpp.sim.tlv import integer, oid, tlv
@@ -57,6 +57,8 @@ def refuse(chip: Chip, mark: LoadMark, error: LoadError) -> bytes:
     outcome = tlv(0xA1, tlv(0x80, integer(error.command)), tlv(0x81, integer(error.reason)), sima)
     if error.reason not in TEMPORARY:
         chip.spend(mark.slot)
+    elif mark.slot == ONLINE:
+        chip.end_session()
     return _finish(chip, mark, outcome)
 
 
@@ -65,7 +67,8 @@ def install(chip: Chip, mark: LoadMark, metadata: Metadata, profile: Profile) ->
     chip.nvm.profiles.append(profile)
     chip.spend(mark.slot)
     raw = _finish(chip, mark, tlv(0xA0, tlv(0x4F, profile.aid), tlv(0x04, _ALL_ELEMENTS_OK)))
-    chip.notify(INSTALL, metadata.recipients(INSTALL)[1:], metadata.iccid)
+    others = [address for address in metadata.recipients(INSTALL) if address != mark.address]
+    chip.notify(INSTALL, others, metadata.iccid)
     return raw
 
 
@@ -78,11 +81,11 @@ def resolve_interruption(chip: Chip) -> None:
 
 def accept(chip: Chip, mark: LoadMark, bf23_sha256: bytes) -> None:
     """BF23 holds: from now on only this package may be loaded with the key; under `strict` the key is spent."""
-    slot = chip.nvm.keys[mark.slot]
-    if chip.nvm.strict:
+    reservation = chip.reservation_of(mark.slot)
+    if chip.nvm.strict and mark.slot != ONLINE:
         chip.spend(mark.slot, KeyState.CONSUMED)
-    elif slot.reservation is not None:
-        slot.reservation.bf23_sha256 = bf23_sha256
+    elif reservation is not None:
+        reservation.bf23_sha256 = bf23_sha256
     chip.nvm.load = mark
 
 

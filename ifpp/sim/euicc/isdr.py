@@ -4,36 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ifpp.sim.euicc import fpa, gating, install, load, prepare, reads, states
+from ifpp.sim.euicc import eim, fpa, gating, install, load, online, reads, states
 from ifpp.sim.euicc.chip import CONDITIONS, NOT_FOUND, WRONG_DATA, Chip, StatusWordError
 from ifpp.sim.tlv import Node, parse, parse_one
 
 _LOAD_BPP = 0xBF36
 _UNSUPPORTED_OPERATION = 0x6A81
 # these start something new: on the channel of a load they end it, elsewhere they have to wait for it
-_NEW_SESSION = frozenset({_LOAD_BPP, 0xBF21, 0xBF41})
+_NEW_SESSION = frozenset({_LOAD_BPP, 0xBF21, 0xBF2E, 0xBF38, 0xBF41})
 _SEGMENTS = frozenset({0x86, 0x87, 0x88, 0xA0, 0xA1, 0xA2, 0xA3})
 _ENABLE, _DISABLE = 0xBF31, 0xBF32
 
 _FUNCTIONS: dict[int, Callable[[Chip, Node], bytes]] = {
     0xBF20: reads.get_info1,
-    0xBF21: prepare.prepare_download,
+    0xBF21: online.prepare_download,
     0xBF22: reads.get_info2,
     0xBF28: reads.list_notifications,
     0xBF29: states.set_nickname,
     0xBF2B: reads.retrieve_notifications,
     0xBF2D: reads.get_profiles_info,
-    0xBF2E: reads.get_challenge,
+    0xBF2E: online.get_challenge,
     0xBF30: reads.remove_notification,
     _ENABLE: states.enable_profile,
     _DISABLE: states.disable_profile,
     0xBF33: states.delete_profile,
     0xBF34: states.memory_reset,
+    0xBF38: online.authenticate_server,
     0xBF3C: reads.get_addresses,
     0xBF3E: reads.get_eid,
     0xBF3F: states.set_default_address,
-    0xBF41: prepare.cancel_session,
+    0xBF41: online.cancel_session,
     0xBF43: reads.get_rat,
+    0xBF55: eim.get_configuration,
+    0xBF57: eim.add_initial,
     gating.F9_STATUS: fpa.get_status,
     gating.F9_LIST: fpa.list_keys,
     gating.F9_DELETE: fpa.delete_keys,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ifpp.sim import bsp, evidence
 from ifpp.sim.euicc import install
 from ifpp.sim.euicc.chain import CURVES
-from ifpp.sim.euicc.chip import CONDITIONS, Chip, StatusWordError
+from ifpp.sim.euicc.chip import CONDITIONS, ONLINE, Chip, StatusWordError
 from ifpp.sim.euicc.install import LoadError
 from ifpp.sim.euicc.metadata import ClassError, Metadata, rat_allows, read_metadata
 from ifpp.sim.euicc.nvm import LoadMark, Profile, Reservation
@@ -93,7 +93,8 @@ class Load:
             raise LoadError(command, install.UNSUPPORTED_PROFILE_CLASS) from None
         except (ValueError, KeyError):
             raise LoadError(command, install.INCORRECT_INPUT_VALUES) from None
-        self._mark.iccid, self._mark.address = metadata.iccid, metadata.result_address
+        self._mark.iccid = metadata.iccid
+        self._mark.address = self._mark.address or metadata.result_address
         if self._chip.find_profile(metadata.iccid):
             raise LoadError(command, install.ICCID_EXISTS)
         if not rat_allows(self._chip.nvm.rat, metadata.pprs, metadata.owner):
@@ -204,6 +205,8 @@ def begin(chip: Chip, channel: int, data: bytes) -> tuple[Load | None, bytes | N
     if reservation.bf23_sha256 is not None and not hmac.compare_digest(digest, reservation.bf23_sha256):
         raise StatusWordError(CONDITIONS)
     mark = LoadMark(index, reservation.transaction_id, reservation.smdp_oid)
+    if index == ONLINE and chip.nvm.session is not None:
+        mark.address = chip.nvm.session.address  # the SM-DP+ that is spoken to gets the result (SGP.22 3.1.3.3)
     try:
         session = _initialise_secure_channel(chip, index, reservation, channel_request)
     except LoadError as error:
@@ -221,7 +224,7 @@ def _initialise_secure_channel(chip: Chip, index: int, reservation: Reservation,
     if transaction.value != reservation.transaction_id:
         raise LoadError(command, install.INVALID_TRANSACTION_ID)
     host_id = _host_id(template)
-    key = chip.card.one_time_keys[index]
+    key = chip.one_time_key(index)
     curve = CURVES[key.alg]
     signed = b"".join(part.raw for part in (operation, transaction, template, smdp_otpk)) + tlv(0x5F49, key.public)
     smdp = ec.EllipticCurvePublicKey.from_encoded_point(curve, reservation.smdp_point)

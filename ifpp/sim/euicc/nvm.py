@@ -49,6 +49,34 @@ class KeySlot:
 
 
 @dataclass(slots=True)
+class SessionKey:
+    """A one-time key pair made in an online session; kept for that SM-DP+ until a load with it has ended for good."""
+
+    smdp_oid: str
+    alg: int
+    public: bytes
+    private: bytes
+
+
+@dataclass(slots=True)
+class Session:
+    """An online session from AuthenticateServer on (SGP.22 3.1). `signature1` is the complete euiccSignature1 TLV.
+
+    `ci` is the key identifier of the CI in use, `key` the public point of its SessionKey once PrepareDownload was
+    accepted.
+    """
+
+    transaction_id: bytes
+    address: str
+    smdp_oid: str
+    curve: str
+    ci: bytes
+    signature1: bytes
+    key: bytes = b""
+    reservation: Reservation | None = None
+
+
+@dataclass(slots=True)
 class Profile:
     """One installed profile. `metadata` is the complete StoreMetadataRequest, `size` what it takes of the memory."""
 
@@ -90,11 +118,12 @@ class LoadMark:
 
 @dataclass(slots=True)
 class Nvm:
-    """The whole changing state. The last five fields are set at manufacture and never change.
+    """The whole changing state. The last six fields are set at manufacture and never change.
 
     `current` is the slot of the key prepared last, `challenges` are those a permit was taken with. `strict`: a key is
     spent as soon as BF23 is accepted (FPX/1 10.7); otherwise the identical package may be loaded again. `rework`:
     profiles can be disabled and deleted while one-time keys remain. `rat` is the content of A0 in GetRAT.
+    `eims` are complete EimConfigurationData. `challenge` and `session` are those of an online session: lost with the power unless the chip `keeps_session`.
     """
 
     keys: list[KeySlot]
@@ -106,6 +135,11 @@ class Nvm:
     load: LoadMark | None = None
     challenges: list[bytes] = field(default_factory=list)
     default_dp_address: str = ""
+    eims: list[bytes] = field(default_factory=list)
+    challenge: bytes = b""
+    session: Session | None = None
+    session_keys: list[SessionKey] = field(default_factory=list)
+    keeps_session: bool = False
     strict: bool = False
     connectivity_test: bool = False
     rework: bool = False

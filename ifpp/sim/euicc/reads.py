@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 from ifpp.sim.euicc.chip import NOT_FOUND, Chip, StatusWordError, members
 from ifpp.sim.euicc.nvm import Notification, Profile
 from ifpp.sim.tlv import Node, integer, parse_one, read_bits, read_integer, split_header, tlv
@@ -33,11 +31,6 @@ def get_info1(chip: Chip, _request: Node) -> bytes:
 
 def get_info2(chip: Chip, _request: Node) -> bytes:
     return chip.info2()
-
-
-def get_challenge(_chip: Chip, _request: Node) -> bytes:
-    """GetEUICCChallenge: opens an online session; this chip knows no further step of it."""
-    return tlv(0xBF2E, tlv(0x80, secrets.token_bytes(16)))
 
 
 def get_rat(chip: Chip, _request: Node) -> bytes:
