@@ -12,6 +12,7 @@ from ifpp.commands.alarm import alarm_app
 from ifpp.commands.audit import audit_app
 from ifpp.commands.bundle import bundle_app
 from ifpp.commands.check import check_app
+from ifpp.commands.chip import chip_app
 from ifpp.commands.contract import contract_app
 from ifpp.commands.denylist import denylist_app
 from ifpp.commands.gate import gate_app
@@ -31,12 +32,16 @@ from ifpp.commands.supervisor import supervisor_app
 from ifpp.commands.unit import unit_app
 from ifpp.errors import IfppError, IntakeError
 
+_PIN_REFUSED = 78
+"""Exit status with a PIN that a token refused: systemd must not try it again, which would lock the token."""
+
 app = group("Line controller for In-Factory Profile Provisioning of eSIMs (GSMA SGP.41).")
 app.add_typer(line_app)
 app.add_typer(check_app)
 app.add_typer(store_app, name="store")
 app.add_typer(station_app, name="station")
 app.add_typer(heads_app, name="heads")
+app.add_typer(chip_app, name="chip")
 app.add_typer(supervisor_app, name="supervisor")
 app.add_typer(report_app, name="report")
 app.add_typer(bundle_app, name="bundle")
@@ -75,7 +80,10 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; an error speaks in one line (several for a refused batch) and exits with 1."""
+    """Run the command line; an error speaks in one line (several for a refused batch) and exits with 1.
+
+    What ends otherwise: 2 for a wrong command line, 78 for a wrong PIN, 130 when it was told twice to stop.
+    """
     try:
         app()
     except IfppError as error:
@@ -83,7 +91,7 @@ def main() -> None:
         if isinstance(error, IntakeError):
             for item in error.items:
                 print(f"  {item}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        sys.exit(_PIN_REFUSED if error.code in ("KEYS.PIN", "KEYS.PIN_LOCKED") else 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

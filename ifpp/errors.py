@@ -142,7 +142,7 @@ FAULTS: dict[str, Fault] = _table(
     ("RSP.TLS", Blame.STATION, Retry.NO, "Call IT: the SM-DP+'s TLS certificate is not one this station trusts."),
     ("RSP.ANSWER", Blame.STATION, Retry.NO, "Call engineering: the SM-DP+ does not answer as the specification says."),
     ("RSP.REFUSED", Blame.SUPPLY, Retry.NO, "Put the unit aside; ask the SM-DP+'s operator about the named status."),
-    ("RSP.SESSION_LOST", Blame.STATION, Retry.LATER, "Seat the unit again: the SM-DP+ has forgotten the session."),
+    ("RSP.SESSION_LOST", Blame.STATION, Retry.LATER, "Seat the unit again: chip or SM-DP+ has lost the session."),
     ("RSP.MISMATCH", Blame.SUPPLY, Retry.NO, "Stop this head; call security: the SM-DP+ answers for another session."),
     ("RSP.NOT_ELIGIBLE", Blame.SUPPLY, Retry.NO, "The SM-DP+ does not serve this chip: put it aside, check the lot."),
     ("RSP.CODE_REFUSED", Blame.SUPPLY, Retry.NO, "The SM-DP+ does not know this activation code: tell the planner."),

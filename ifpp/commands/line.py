@@ -38,6 +38,7 @@ def demo(
     ] = False,
     screen: Annotated[bool, typer.Option(help="Show the first station's screen, on a terminal.")] = True,
     mes: Annotated[bool, typer.Option("--mes", help="A simulated MES sends the job orders and is told all.")] = False,
+    recipe: Annotated[str, typer.Option(help="What is done to each chip: a file, or a name in config/recipes.")] = "",
 ) -> None:
     """Run a whole line on this machine: packages bound, chips loaded, results verified and counted."""
     from ifpp.bus.broker import BrokerKind
@@ -65,6 +66,7 @@ def demo(
         dm_auth,
         screen,
         mes,
+        recipe,
     )
     raise typer.Exit(run(options))
 
@@ -80,6 +82,38 @@ def kpi(
     from ifpp.roles.kpi import show_kpi
 
     show_kpi(config, shift=shift, job=job, as_json=as_json)
+
+
+@line_app.command()
+def capacity(
+    target: Annotated[str, typer.Option(help="Good units an hour that are wanted, as 1200/h.")] = "",
+    takt: Annotated[str, typer.Option(help="Or the time for each, as 3.0s.")] = "",
+    since: Annotated[str, typer.Option(help="Measured since: 90min, 8h, 2d, or a moment; else the last day.")] = "",
+    shift: Annotated[str, typer.Option(help="Measured in a shift: its name, DATE/SHIFT, or current.")] = "",
+    job: Annotated[str, typer.Option(help="Measured on a job order.")] = "",
+    recipe: Annotated[str, typer.Option(help="Only units of this recipe.")] = "",
+    availability: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="Share of time heads are not down.", show_default="measured")
+    ] = None,
+    station_heads: Annotated[int, typer.Option(min=0, max=64, help="Heads of a station; 0: as the largest has.")] = 0,
+    config: Config = SITE,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Say what a head's time goes to, how many heads and stations a target takes, what to mend or buy next."""
+    from ifpp.roles.capacity import capacity as work_out
+
+    work_out(
+        config,
+        target=target,
+        takt=takt,
+        since=since,
+        shift=shift,
+        job=job,
+        recipe=recipe,
+        availability=availability,
+        heads_per_station=station_heads,
+        as_json=as_json,
+    )
 
 
 @line_app.command()

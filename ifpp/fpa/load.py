@@ -119,10 +119,11 @@ def judge(pir: InstallResult, order: Order, key: EuiccKey) -> Verdict:
     if pir.success:
         return Verdict(PackageState.INSTALLED, spent=True, fault=None, pir=pir)
     temporary = pir.reason in TEMPORARY_REASONS
-    return Verdict(PackageState.FAILED, spent=not temporary, fault=_load_fault(pir, order), pir=pir)
+    return Verdict(PackageState.FAILED, spent=not temporary, fault=install_fault(pir, order.iccid), pir=pir)
 
 
-def _load_fault(pir: InstallResult, order: Order) -> CardError:
+def install_fault(pir: InstallResult, iccid: Iccid) -> CardError:
+    """Return the error that a result of a failed installation stands for."""
     code: dict[int | None, str] = {
         InstallError.INSUFFICIENT_MEMORY: "EUICC.NO_MEMORY",
         InstallError.INTERRUPTION: "EUICC.INTERRUPTED",
@@ -130,7 +131,7 @@ def _load_fault(pir: InstallResult, order: Order) -> CardError:
     detail = f"{number_name(BppCommand, pir.command)}: {number_name(InstallError, pir.reason)}"
     if pir.pe_status:
         detail += f", profile element status {', '.join(map(str, pir.pe_status))}"
-    return CardError(code.get(pir.reason, "EUICC.LOAD_REFUSED"), detail, where=f"ICCID {order.iccid}")
+    return CardError(code.get(pir.reason, "EUICC.LOAD_REFUSED"), detail, where=f"ICCID {iccid}")
 
 
 def read_back(chip: Chip, order: Order, pir: InstallResult) -> None:

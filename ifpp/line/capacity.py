@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ifpp.errors import SettingsError
@@ -406,17 +406,16 @@ def _better_parts(measured: Measured) -> Iterable[tuple[str, Parts, str]]:
     parts = measured.parts
     yield "loads a fifth shorter (reader speed, larger blocks)", replace(parts, load=0.8 * parts.load), "a fifth"
     if (best := _fastest(measured.heads)) is not None:
-        average = _average([head.ms_per_byte for head in measured.heads if head.ms_per_byte])
+        average = fmean(head.ms_per_byte for head in measured.heads if head.ms_per_byte)
         faster = replace(parts, load=parts.load * (best.ms_per_byte or average) / average)
         yield f"every head loads as fast as {best.name}", faster, ""
     quickest = min((head for head in measured.heads if head.change), key=_change_s, default=None)
     if quickest is not None and _change_s(quickest) < measured.change.p50:
         shorter = parts.handling - (measured.change.p50 - _change_s(quickest))
         yield f"units are changed as fast as at {quickest.name}", replace(parts, handling=max(0.0, shorter)), ""
-    for outcome, seconds in parts.retries.items():
+    for outcome in parts.retries:
         fewer = {name: lost for name, lost in parts.retries.items() if name != outcome}
         yield f"no attempt ends as {outcome} ({measured.not_passed[outcome]} did)", replace(parts, retries=fewer), ""
-        _ = seconds
     if (worst := _worst(measured.heads)) is not None:
         head, saved = worst
         scale = 1 - saved / (sum(parts.retries.values()) * measured.good)
@@ -424,10 +423,6 @@ def _better_parts(measured: Measured) -> Iterable[tuple[str, Parts, str]]:
         yield f"{head.name} fails no more often than the other heads", replace(parts, retries=less), ""
     if parts.store:
         yield "no head waits for the store", replace(parts, store=0.0), ""
-
-
-def _average(numbers: Sequence[float]) -> float:
-    return fmean(numbers)
 
 
 def _change_s(head: Head) -> float:

@@ -24,6 +24,7 @@ from ifpp.store.records import ReceivedEvent, TakeResult
 from ifpp.store.tenure import Tenure
 
 _RETRY_S = 0.5
+_RENEW_S = 5.0  # at least so often: it is also the word that the supervisor goes on
 
 log = get_logger("line.lease")
 T = TypeVar("T")
@@ -32,13 +33,23 @@ T = TypeVar("T")
 class Lease:
     """The line's row in the database: who supervises it, and under which epoch."""
 
-    def __init__(self, site: Site, factory: Factory, executor: Executor, owner: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        site: Site,
+        factory: Factory,
+        executor: Executor,
+        owner: str,
+        clock: Clock,
+        beat: Callable[[str], None] = lambda _standing: None,
+    ) -> None:
+        """`beat` hears how the supervisor stands, each time the thread of the database has answered."""
         self._line = site.line
         self._lease_s = site.supervisor.lease_s
         self._factory = factory
         self._executor = executor
         self._owner = owner
         self._clock = clock
+        self._beat = beat
         self._epoch = 0
         self._until_s = -math.inf
 
@@ -70,6 +81,7 @@ class Lease:
             if why != said:
                 log.warning("line.not_ours", line=self._line, why=why)
                 said = why
+            self._beat(f"waits for line {self._line}: {why}")
             now_s = self._clock.monotonic()
             if until != seen:
                 seen, since_s = until, now_s
@@ -79,8 +91,10 @@ class Lease:
 
     async def keep(self, over: asyncio.Event) -> None:
         """Renew the lease until `over`; sets `over` when the line belongs to somebody else."""
-        while not await pause(self._clock, self._lease_s / 3, over):
+        self._say_ours()
+        while not await pause(self._clock, min(self._lease_s / 3, _RENEW_S), over):
             await self.renew(over)
+            self._say_ours()
 
     async def renew(self, over: asyncio.Event) -> bool:
         """Renew the lease, or set `over` when the line belongs to somebody else; returns whether it is ours."""
@@ -96,6 +110,10 @@ class Lease:
         self._until_s = -math.inf
         over.set()
         return False
+
+    def _say_ours(self) -> None:
+        runs = f"runs line {self._line}, epoch {self._epoch}"
+        self._beat(runs if self.ours else f"{runs}: the lease could not be renewed")
 
     async def release(self) -> None:
         """Give the line back; a lease that cannot be given back runs out by itself."""

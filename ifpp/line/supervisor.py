@@ -68,18 +68,19 @@ async def run_supervisor(
     broker_tls: Callable[[], SSLContext] | None = None,
     limits: Limits = USUAL,
     ending: Callable[[], Mapping[str, float]] = dict,
+    beat: Callable[[str], None] = lambda _standing: None,
 ) -> None:
     """Supervise the line `site.line` until `stop`; then finish the commit under way, acknowledge, and go offline.
 
     `ready` is called once, when the first connection to the broker stands. `metrics` has the role SUPERVISOR and the
     fixed label `line`. `signer` signs the audit log; without one nothing is signed.
     `ending`: certificate files that end soon, and in how many days. `broker_tls`: what each connection to the broker
-    shows. Neither a broker nor a database that is away ends it.
+    shows. `beat`: see `Lease`. Neither a broker nor a database that is away ends it.
     """
     owner = str(uuid4())
     notary = None if signer is None else _notary(site, factory, signer, clock, metrics)
     with ThreadPoolExecutor(1, thread_name_prefix="supervisor-db") as executor:
-        lease = Lease(site, factory, executor, owner, clock)
+        lease = Lease(site, factory, executor, owner, clock, beat)
         while (epoch := await lease.win(stop)) is not None:
             log.info("line.taken", line=site.line, epoch=epoch)
             metrics.set(series.LINE_EPOCH, epoch)

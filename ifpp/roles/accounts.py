@@ -3,7 +3,8 @@
 A unit is accounted for when (1) the robot binned it and a result of it is in the factory's books, (2) the books say
 INSTALLED, and not removed, of exactly the profiles its chip holds, (3) a green lamp and a PASS in the books go
 together, (4) the books say clean to ship exactly when the chip is locked and has no one-time key, (5) none of its
-packages is left open, and (6) each package a station spoke of is in a Profile Loading Report.
+packages is left open, (6) each package a station spoke of is in a Profile Loading Report, and (7) where the books say
+clean to ship, the chip is what the recipe promised.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ifpp.model.recipe import IFPP_LOAD, Recipe
 from ifpp.model.states import PackageState
+from ifpp.roles.demo_recipe import told, untrue
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import UnitPlan, WorldSummary
 from ifpp.station.journal import count_acknowledged
@@ -49,6 +52,7 @@ class Figures:
     reports: list[ReportRow] = field(default_factory=list)
     mes: dict[str, Any] | None = None
     mes_differs: list[str] = field(default_factory=list)
+    recipes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
@@ -78,8 +82,18 @@ class Figures:
             "report_items_verified": self.reported,
             "report_items_refused": self.report_refused,
             "reports": [_report_document(row) for row in self.reports],
+            **self.recipes,
             **({} if self.mes is None else {"mes": {**self.mes, "differs": self.mes_differs}}),
         }
+
+    def _recipe_lines(self) -> Iterable[str]:
+        """The recipes for people."""
+        for recipe in self.recipes.get("recipes", ()):
+            looks = self.recipes["read_back"]
+            yield (
+                f"recipe         {recipe['name']} {recipe['version']} ({recipe['digest'][:12]}), read back "
+                f"{looks['units']}, as promised {looks['as_promised']}"
+            )
 
     def text(self) -> str:
         """The figures for people."""
@@ -92,6 +106,7 @@ class Figures:
             f"attempts       {self.attempts}, results acknowledged by the supervisor {self.acked}",
             f"commands       {self.apdus_per_unit:.1f} a load, at least {self.apdu_floor_per_unit:.1f} by the protocol",
             f"station CPU    {self.cpu_ms_per_unit:.1f} ms a unit",
+            *self._recipe_lines(),
             f"reported       {self.reported} results verified by the SM-DPf, {len(self.report_refused)} refused",
             *map(_report_text, self.reports),
             "packages       sku         region imported = available claimed sent installed failed unknown destroyed",
@@ -115,7 +130,13 @@ class Figures:
 
 
 def take_account(
-    folder: Path, world: WorldSummary, stations: list[str], *, station_cpu_s: float, block_size: int
+    folder: Path,
+    world: WorldSummary,
+    stations: list[str],
+    *,
+    station_cpu_s: float,
+    block_size: int,
+    recipe: Recipe = IFPP_LOAD,
 ) -> Figures:
     """Compare what the chips hold with what the factory says, after everything has stopped."""
     fleets = [json.loads((folder / f"fleet-{station}.json").read_bytes()) for station in stations]
@@ -126,6 +147,7 @@ def take_account(
         for plan in world.units:
             _account_unit(figures, plan, truth.get(plan.eid), factory.unit(plan.eid))
         _account_unreadable(figures, world.units, truth, factory)
+        _account_recipe(figures, recipe, truth, factory)
         figures.balance = factory.balance()
         figures.reports = factory.written_reports()
     finally:
@@ -197,6 +219,15 @@ def _account_unreadable(
         del figures.failed["CONTACT"]
     if booked != seatings:
         figures.unaccounted.append(f"{seatings} seatings of units that gave no EID, {booked} in the books")
+
+
+def _account_recipe(figures: Figures, recipe: Recipe, truth: dict[str, dict[str, Any]], factory: Factory) -> None:
+    """What stations said of the recipe, and whether the chips say the same."""
+    runs = factory.runs.all()
+    figures.recipes = told(runs)
+    clean = {row.eid for row in runs if row.clean_to_ship}
+    units = {eid: unit for eid in clean if (unit := factory.unit(eid)) is not None}
+    figures.unaccounted += untrue(recipe, runs, units, {eid: truth[eid]["card"] for eid in truth})  # 7
 
 
 def _count_apdus(figures: Figures, world: WorldSummary, truth: Iterable[dict[str, Any]], block_size: int) -> None:

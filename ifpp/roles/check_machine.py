@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from re import match
 
-from ifpp.roles.check import Finding, Level, Probe, Subject
+from ifpp.roles.check import Finding, Level, Probe, Role, Subject
 from ifpp.roles.runtime import beside
 from ifpp.station.look import SQLITE_NEEDED, sqlite_version
 
@@ -76,7 +76,10 @@ def _clock() -> Iterator[Finding]:
         )
         return
     state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(256))
-    if state in (-1, _TIME_ERROR):
+    if state == -1:
+        why = os.strerror(ctypes.get_errno())  # a hardened unit may not ask the kernel
+        yield Finding("clock", Level.NOTE, "clock", f"whether it is synchronised is not told here ({why})")
+    elif state == _TIME_ERROR:
         do = "Install and start chrony or systemd-timesyncd: events of stations are put in order by their clocks."
         yield Finding("clock", Level.WARNING, "clock", "not synchronised with a time server", do)
     else:
@@ -158,10 +161,12 @@ def _secrets(subject: Subject) -> set[Path]:
     """Private keys and key files that the settings name."""
     found: set[Path] = set()
     if (site := subject.site) is not None and (file := subject.site_file) is not None:
-        tables = [site.broker.tls, site.store.tls, *(one.tls for one in site.reports.smdp.values())]
+        tables = [site.store.tls] if subject.is_for(Role.STORE) else []
+        if subject.is_for(Role.SUPERVISOR):
+            tables += [site.broker.tls, *(one.tls for one in site.reports.smdp.values())]
+            found |= {beside(file, site.courier.key)} if site.courier.key else set()
+            found |= {beside(file, site.keys.file)} if site.keys.provider == "software" else set()
         found |= {beside(file, tls.key) for tls in tables if tls is not None}
-        found |= {beside(file, site.courier.key)} if site.courier.key else set()
-        found |= {beside(file, site.keys.file)} if site.keys.provider == "software" else set()
     for file, station in subject.stations.items():
         found |= {beside(file, station.tls.key)} if station.tls is not None else set()
         found |= {beside(file, station.keys.file)} if station.keys.provider == "software" else set()

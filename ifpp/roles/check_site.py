@@ -81,7 +81,8 @@ def _trust(site: Site, file: Path) -> Iterator[Finding]:
 
 
 def _certificates(site: Site, file: Path, subject: Subject) -> Iterator[Finding]:
-    tables = [(site.broker.tls, file), *((one.tls, file) for one in site.reports.smdp.values())]
+    tables = [(one, file) for one in (site.broker.tls, *(smdp.tls for smdp in site.reports.smdp.values()))]
+    tables = tables if subject.is_for(Role.SUPERVISOR) else []  # the others may not read these keys
     tables += [(site.store.tls, file)] if subject.is_for(Role.STORE) else []
     tables += [(station.tls, at) for at, station in subject.stations.items()]
     looked: set[Path] = set()

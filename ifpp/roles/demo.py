@@ -20,10 +20,13 @@ from pathlib import Path
 
 from ifpp.bus.broker import BrokerKind
 from ifpp.errors import ServiceError, SettingsError
+from ifpp.model.recipe import IFPP_LOAD, Recipe
+from ifpp.recipes import load_recipe
 from ifpp.roles import demo_mes
 from ifpp.roles.accounts import Figures, take_account
 from ifpp.roles.children import Child
 from ifpp.roles.demo_keys import KeysKind, softhsm_module
+from ifpp.roles.demo_recipe import find_recipe, make_of, needs_modem
 from ifpp.roles.demo_screen import DemoScreen
 from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
 from ifpp.sim.doors import Ports
@@ -57,14 +60,19 @@ class DemoOptions:
     dm_auth: bool = False
     screen: bool = True
     mes: bool = False
+    recipe: str = ""
 
 
 def demo(options: DemoOptions) -> int:
     """Run the demo; returns 0 when every unit is accounted for, 1 when not, 130 after Ctrl-C."""
     template = _check(options)
+    recipe_file = find_recipe(options.recipe) if options.recipe else None
+    recipe = load_recipe(recipe_file) if recipe_file else None
+    if recipe is not None and needs_modem(recipe) and options.ports is not Ports.MODEM:
+        raise SettingsError("COMMAND.INVALID", "this recipe wants modem heads: --ports modem", where="--recipe")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="ifpp-demo-"))
     try:
-        figures = asyncio.run(_Demo(options, folder, template).run())
+        figures = asyncio.run(_Demo(options, folder, template, recipe, recipe_file).run())
     except (asyncio.CancelledError, KeyboardInterrupt):
         _say("stopped; every process has ended")
         return 130
@@ -105,8 +113,16 @@ def _check(options: DemoOptions) -> bytes | None:
 
 
 class _Demo:
-    def __init__(self, options: DemoOptions, folder: Path, template: bytes | None) -> None:
+    def __init__(
+        self,
+        options: DemoOptions,
+        folder: Path,
+        template: bytes | None,
+        recipe: Recipe | None = None,
+        recipe_file: Path | None = None,
+    ) -> None:
         self._options = options
+        self._recipe = recipe
         self._folder = folder
         self._template = template
         self._stations = [f"st{number:02d}" for number in range(1, options.stations + 1)]
@@ -123,6 +139,7 @@ class _Demo:
         self._screen = DemoScreen(None)
         self._floor.encrypt_deliveries = options.encrypt_deliveries
         self._floor.mes = options.mes
+        self._floor.recipe_file = recipe_file
         if options.dm_auth:
             self._floor.station_extra += "\n[recipe]\ndm_auth = true\n"
 
@@ -158,15 +175,19 @@ class _Demo:
         finally:
             await self._screen.close()
             await floor.close()
-        figures = take_account(self._folder, world, self._stations, station_cpu_s=cpu_s, block_size=255)
+        figures = take_account(
+            self._folder, world, self._stations, station_cpu_s=cpu_s, block_size=255, recipe=self._recipe or IFPP_LOAD
+        )
         if options.mes:
             figures.mes, figures.mes_differs = demo_mes.compare(floor.mes_file, floor.database)
         return figures
 
     def _world(self) -> WorldSummary:
         count = min(len(_MARKETS), self._options.stations)
+        recipe = self._recipe
+        chosen, types = ((recipe.name, recipe.version), recipe.profiles) if recipe else (("", ""), ())
         jobs = [
-            JobPlan(f"JO-{1000 + number}", sku, region, self._stations[number::count])
+            JobPlan(f"JO-{1000 + number}", sku, region, self._stations[number::count], chosen, types)
             for number, (sku, region) in enumerate(_MARKETS[:count])
         ]
         try:
@@ -177,6 +198,7 @@ class _Demo:
                 jobs=jobs,
                 template=self._template,
                 faults=self._options.faults,
+                make=make_of(recipe) if recipe else None,
             )
         except ValueError as error:
             raise SettingsError("COMMAND.INVALID", str(error), where="--template or --units") from error

@@ -23,6 +23,7 @@ from ifpp.errors import IntakeError, ServiceError
 from ifpp.model.clock import SystemClock
 from ifpp.roles.children import Child, Children
 from ifpp.roles.demo_keys import DemoKeys, KeysKind
+from ifpp.roles.demo_recipe import give
 from ifpp.roles.people import write_people
 from ifpp.roles.virtual_readers import VirtualReaders
 from ifpp.settings import People, Person
@@ -43,7 +44,8 @@ class FactoryFloor:
 
     `supervisor_extra` are lines for the table [supervisor] of the site, `station_extra` tables for each station,
     `fleet_extra` options of `ifpp sim fleet`; `encrypt_deliveries`: the SM-DPf sends envelopes for the
-    transport key; `mes`: the job orders come from `ifpp sim mes`, with the options `mes_extra`, and not from files.
+    transport key; `mes`: the job orders come from `ifpp sim mes`, with the options `mes_extra`, and not from files;
+    `recipe_file`: the recipe they choose.
     """
 
     supervisor_extra = ""
@@ -53,6 +55,7 @@ class FactoryFloor:
     encrypt_deliveries = False
     mes = False
     mes_extra: Sequence[str] = ()
+    recipe_file: Path | None = None
 
     def __init__(
         self,
@@ -267,11 +270,14 @@ class FactoryFloor:
         trust, folder = self._site_file.parent / "trust", world.directory / "smdpf"
         trust.mkdir(parents=True)
         shutil.copy(world.ci, trust / "ci.der")
+        if self.recipe_file is not None:
+            give(self.recipe_file, self._site_file.parent / "recipes")
         self._site_file.write_text(
             f"""enterprise = "demo"
 site = "laptop"
 area = "hall"
 line = "{LINE}"
+recipes = "{"recipes" if self.recipe_file else ""}"
 
 [broker]
 port = {self._broker_port}

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ifpp.errors import IfppError, SettingsError
 from ifpp.fpa.chip import Chip
@@ -23,6 +24,7 @@ from ifpp.settings import Station, load_station
 from ifpp.wire.apdu import Exchange
 
 _LOOK_S = 1.0
+T = TypeVar("T")
 _COMMANDS = {
     0xE2: "STORE DATA",
     0xC0: "GET RESPONSE",
@@ -59,10 +61,10 @@ def probe(name: str, station_file: Path | None, wait_s: float) -> int:
 
     `name`: a head of the station file, the URL of a port, or the name of a PC/SC reader.
     """
-    place = _find(name, station_file)
+    place = find_place(name, station_file)
     _say(f"{place.name}: {place.url}")
     try:
-        asyncio.run(_owned(place, lambda port: _probe(port, place, wait_s)))
+        asyncio.run(owned(place, lambda port: _probe(port, place, wait_s)))
     except IfppError as error:
         _say(f"  {error}")
         return 1
@@ -93,7 +95,8 @@ def _show_serial_devices() -> None:
         _say(f"{device:24} serial device; is it a modem? ifpp heads probe modem:{device}")
 
 
-def _find(name: str, station_file: Path | None) -> Place:
+def find_place(name: str, station_file: Path | None) -> Place:
+    """Return a head of the station file, or the port of a URL or a reader's name; raises SettingsError."""
     places = [] if station_file is None else _of_station(load_station(station_file))
     for place in places:
         if place.name == name:
@@ -118,16 +121,16 @@ async def _look_at_all(places: list[Place]) -> int:
 
 async def _look(place: Place) -> tuple[str, bool]:
     try:
-        return await _owned(place, _summary), True
+        return await owned(place, _summary), True
     except IfppError as error:
         return str(error), error.code.partition(".")[0] not in ("HEAD", "MODEM", "SETTINGS")
 
 
-async def _owned(place: Place, look: Callable[[CardPort], str]) -> str:
+async def owned(place: Place, look: Callable[[CardPort], T]) -> T:
     """Run a look on a thread of its own with the port open."""
     port, owner = make_port(place.url), Owner(place.name)
 
-    def run() -> str:
+    def run() -> T:
         port.open()
         try:
             return look(port)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ifpp.errors import IfppError, SettingsError
 from ifpp.log import configure
+from ifpp.roles import notify
 from ifpp.settings import Site, Trust
 from ifpp.trust.certificate import CertificatePolicies
 from ifpp.trust.chain import TrustStore
@@ -23,11 +24,15 @@ Main = Callable[[asyncio.Event], Awaitable[None]]
 def run_until_stopped(main: Main) -> None:
     """Run a process: SIGTERM or Ctrl-C sets the stop event, a second one ends it at once.
 
-    An IfppError that comes out of a task group is raised alone, so that it is shown in one line.
+    An IfppError that comes out of a task group is raised alone, so that it is shown in one line. Raises
+    KeyboardInterrupt after the second signal.
     """
     configure()
+    notify.trace_hangs()
     try:
         asyncio.run(_with_signals(main))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     except BaseExceptionGroup as group:
         raise first_fault(group) from group
 
@@ -49,6 +54,7 @@ async def _with_signals(main: Main) -> None:
         if stop.is_set() and task is not None:
             task.cancel()
         stop.set()
+        notify.stopping()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
@@ -56,9 +62,10 @@ async def _with_signals(main: Main) -> None:
 
 
 def say_ready(role: str, **facts: object) -> None:
-    """Print one JSON line that tells whoever started us that we serve now."""
+    """Tell whoever started us that we serve now: one JSON line, and the service manager's word."""
     sys.stdout.write(json.dumps({"ready": True, "role": role, **facts}) + "\n")
     sys.stdout.flush()
+    notify.ready(f"{role} serves")
 
 
 def load_trust(site: Site, site_file: Path) -> TrustStore:

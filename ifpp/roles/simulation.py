@@ -13,6 +13,7 @@ from ifpp.sim.envelope import encrypt_file
 from ifpp.sim.esbpp import ReportDoor
 from ifpp.sim.fleet import serve_fleet
 from ifpp.sim.mes import Character, Mes, play
+from ifpp.sim.robot import RESEATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class FleetOptions:
     modem: str
     tape: Path | None
     out: Path
+    reseats: int = RESEATS
 
 
 def fleet(world: Path, options: FleetOptions) -> None:
@@ -50,6 +52,7 @@ def fleet(world: Path, options: FleetOptions) -> None:
             out_path=options.out,
             doors=DoorPlan(options.ports, options.folder, readers, options.modem),
             tape_path=options.tape,
+            reseats=options.reseats,
         )
     except ValueError as error:
         raise SettingsError("COMMAND.INVALID", str(error), where="--ports, --readers or --modem") from error

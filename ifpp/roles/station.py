@@ -11,6 +11,7 @@ from ifpp.hw.pcsc import use_socket
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import Clock, SystemClock
 from ifpp.recipes import RecipeBook, load_recipes
+from ifpp.roles import notify
 from ifpp.roles.certificates import watched
 from ifpp.roles.key_access import open_keys
 from ifpp.roles.runtime import beside, load_trust, run_until_stopped, say_ready
@@ -64,9 +65,13 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
             permits=permits,
             recipes=recipes,
         )
+
+        def ready() -> None:
+            say_ready("station", station=station.id, metrics_port=exposition.port)
+
         try:
             async with watched(metrics, clock, tls.files[:2] if tls else ()):
-                await agent.run(stop, lambda: say_ready("station", station=station.id, metrics_port=exposition.port))
+                await agent.run(stop, ready, notify.beat)
         finally:
             exposition.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 
@@ -11,6 +12,7 @@ from ifpp.errors import IfppError
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import Clock, SystemClock
+from ifpp.roles import notify
 from ifpp.roles.certificates import watched
 from ifpp.roles.factory_access import open_factory
 from ifpp.roles.runtime import beside, run_until_stopped, say_ready
@@ -37,7 +39,8 @@ def serve(site_file: Path) -> None:
 
     async def main(stop: asyncio.Event) -> None:
         exposition = metrics.serve(site.store.metrics_port, site.store.metrics_host)
-        app = build_app(factory, clock, metrics, door=door, refusals=refusals)
+        serves = partial(notify.beat, f"serves {site.store.url}")
+        app = build_app(factory, clock, metrics, door=door, refusals=refusals, beat=serves)
         try:
             async with watched(metrics, clock, files):
                 await serve_http(

@@ -9,6 +9,7 @@ from ifpp.bus import sparkplug
 from ifpp.line.supervisor import run_supervisor
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import SystemClock
+from ifpp.roles import notify
 from ifpp.roles.certificates import watched
 from ifpp.roles.factory_access import open_factory
 from ifpp.roles.key_access import signer_for, using_keys
@@ -36,6 +37,8 @@ def _supervise(site: Site, site_file: Path, metrics: Metrics, signer: Signer | N
         exposition = metrics.serve(site.supervisor.metrics_port, site.supervisor.metrics_host)
         try:
             async with watched(metrics, clock, tls.files[:2] if tls else ()) as expiry:
+                # Now, and not with the line in hand: one that stands by, or waits for its broker, is in order.
+                notify.ready(f"waits for line {site.line}")
                 await run_supervisor(
                     site,
                     factory,
@@ -46,6 +49,7 @@ def _supervise(site: Site, site_file: Path, metrics: Metrics, signer: Signer | N
                     broker_tls=tls.current if tls else None,
                     ending=lambda: dict(expiry.ending),
                     ready=lambda: say_ready("supervisor", metrics_port=exposition.port),
+                    beat=notify.beat,
                 )
         finally:
             exposition.close()

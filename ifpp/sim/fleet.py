@@ -3,6 +3,7 @@
 stdout   one line when the slots are open:
     {"ready": true, "heads": {"<station>": {"h01": {"port": URL, "lamp": URL or ""}, ...}}}
 stdin    a line "go" lets the robots start; so does SIGUSR1; end of file without it ends the process
+signal   SIGUSR2 takes the power from every chip, as where the mains fail
 result   `out_path`, written when the piles are empty and the slots cleared, or on SIGTERM and SIGINT:
     {"finished": true, "work_s": seconds from "go" to the last removal, "units": [{"eid", "sn", "station", "slot",
       "bin": "pass"|"fail"|"hold"|"contact"|"", "lamp": the last verdict, "lamps": one for each seating, "seatings",
@@ -81,6 +82,12 @@ class Fleet:
                 group.create_task(robot.run())
         self.work_s = time.monotonic() - start
         self.finished = True
+
+    def blackout(self) -> None:
+        """Take the power from every chip; the units stay where they are."""
+        for units in self.units.values():
+            for unit in units:
+                unit.card.power_off()
 
     def finish(self, out_path: Path) -> None:
         """Close the slots, write every chip's state into its card file, and the result."""
@@ -168,6 +175,7 @@ async def run_fleet(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, work.cancel)
+    loop.add_signal_handler(signal.SIGUSR2, fleet.blackout)
     await asyncio.wait([work])
     fleet.finish(out_path)
     if tape_path is not None:

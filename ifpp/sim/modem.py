@@ -1,6 +1,7 @@
 """Cellular modems for virtual eUICCs: one pseudo-terminal per slot that answers AT commands (3GPP TS 27.007).
 
     AT, ATE0, ATE1, AT+CMEE, AT+CFUN=0|1 (the SIM's power), AT+CPIN?, AT+CCHO, AT+CGLA, AT+CCHC, AT+CSIM, AT+X=?
+    AT+CEREG?, AT+CGREG?, AT+CREG?: how the profile that was enabled at the last AT+CFUN=1 stands in the network
 
 Answers are `<CR><LF>line<CR><LF>`. A personality says how a modem differs from a good one, or what goes wrong in it:
 every second load, from the first on, meets the fault of `reset-in-mid-load` and `hang`.
@@ -41,7 +42,7 @@ class Personality:
     how +CCHO names a session; `csim_only`: knows no other way to the card; `fetches`: does GET RESPONSE itself;
     `chunk`, `think_s`: bytes come in such pieces, answers after such a time; `work_s`: the chip takes that much longer
     for its result; `limit_s`: +CGLA gives up on a chip that takes longer; `fault`: "reset" or "hang"; `hang_s`: for how
-    long a hanging modem says nothing; then it answers, late.
+    long a hanging modem says nothing; then it answers, late. `network`: "home", "roaming", "denied" or "none" around it.
     """
 
     echo: bool = False
@@ -55,8 +56,11 @@ class Personality:
     limit_s: float = float("inf")
     fault: str = ""
     hang_s: float = 3.0
+    network: str = "home"
 
 
+_NO_NETWORK = 0
+_NETWORKS = {"home": 1, "none": 2, "denied": 3, "roaming": 5}
 PERSONALITIES = {
     "plain": Personality(),
     "echoing": Personality(echo=True),
@@ -70,6 +74,8 @@ PERSONALITIES = {
     "limit-300ms": Personality(work_s=0.4, limit_s=0.3),
     "reset-in-mid-load": Personality(fault="reset"),
     "hang": Personality(fault="hang"),
+    "no-coverage": Personality(network="none"),
+    "denied": Personality(network="denied"),
 }
 
 
@@ -134,6 +140,7 @@ class VirtualModem(asyncio.Protocol):
         self._sessions: dict[str, int] = {}  # handle -> logical channel
         self._opened = 0
         self._powered = True
+        self._subscribed = False  # a profile was enabled when the SIM was powered
         self._mute = False  # the SIM fell silent and was not reset since
         self._echo = True
         self._reasons = 0
@@ -146,6 +153,7 @@ class VirtualModem(asyncio.Protocol):
             (re.compile(r"AT\+CMEE(?:\?|=([012]))"), self._set_reasons),
             (re.compile(r"AT\+CFUN=([01])"), self._set_power),
             (re.compile(r"AT\+CPIN\?"), self._pin),
+            (re.compile(r"AT\+(CEREG|CGREG|CREG)\?"), self._network),
             (re.compile(r'AT\+CSIM=(\d+),"?([0-9A-Fa-f]+)"?'), self._csim),
             (re.compile(r"AT\+CSIM=\?"), self._test),
         ]
@@ -257,7 +265,12 @@ class VirtualModem(asyncio.Protocol):
         self._sessions.clear()
         self._block = 0
         self._slot.control(int(value))
+        self._subscribed = value == "1" and self._slot.subscribed
         return []
+
+    async def _network(self, name: str) -> list[str]:
+        stands = _NETWORKS[self._is.network] if self._powered and self._subscribed else _NO_NETWORK
+        return [f"+{name}: 0,{stands}"]
 
     async def _pin(self) -> list[str]:
         if not self._powered:

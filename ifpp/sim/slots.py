@@ -174,6 +174,11 @@ class Slot:
         self._removal_unnoticed = self._removal_unnoticed and not self._seated
         return self._seated
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether the chip in it has an enabled profile."""
+        return self._card is not None and any(profile.enabled for profile in self._card.nvm.profiles)
+
     def is_empty(self) -> bool:
         """Whether the slot is, or since the last question was, empty."""
         empty = not self._seated or self._removal_unnoticed

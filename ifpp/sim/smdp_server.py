@@ -48,9 +48,11 @@ class SmdpServer:
         """Listen on the loopback; returns the address."""
         app = web.Application()
         app.router.add_post(_PATH, self._handle)
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, keepalive_timeout=120)
+        self._runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, keepalive_timeout=120, shutdown_timeout=0.1
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=_context(self._tls), shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=_context(self._tls))
         await site.start()
         number = self._runner.addresses[0][1]
         self.smdp.address = f"localhost:{number}"

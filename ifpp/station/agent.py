@@ -189,9 +189,12 @@ class Agent:
             metrics=self._metrics,
         )
 
-    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def run(
+        self, stop: asyncio.Event, ready: Callable[[], None], beat: Callable[[str], None] = lambda _standing: None
+    ) -> None:
         """Work until `stop`; then no new unit, running ones to their verdict, events out, disconnect.
 
+        `beat` hears every second how the station stands, and only while loop and journal answer: whatever a head does.
         Before anything else, what the last process left open is closed. Raises CustodyError JOURNAL.WRITE when the
         journal cannot be read.
         """
@@ -206,17 +209,17 @@ class Agent:
             self._lives.restore(lives)
             self._lock.restore(lives)
             self._alarms.restore(lives)
-            await self._work(stop, ready)
+            await self._work(stop, ready, beat)
         finally:
             self._journal.on_event = lambda: None
             self._journal.watch(lambda _fault: None)
 
-    async def _work(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def _work(self, stop: asyncio.Event, ready: Callable[[], None], beat: Callable[[str], None]) -> None:
         disconnect, quiet = asyncio.Event(), asyncio.Event()
         async with self._store, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bus.run(disconnect), name="bus")
             tasks.create_task(self._pump.run(quiet), name="pump")
-            tasks.create_task(self._snapshots(quiet), name="snapshots")
+            tasks.create_task(self._snapshots(quiet, beat), name="snapshots")
             tasks.create_task(self._alarms.run(quiet), name="alarms")
             if self._window is not None:
                 tasks.create_task(self._window.run(quiet), name="window")
@@ -335,11 +338,12 @@ class Agent:
             return Ahead()
         return Ahead(self._prefetch.holding.units, self._prefetch.oldest_ms, self._supplier.away_since)
 
-    async def _snapshots(self, quiet: asyncio.Event) -> None:
+    async def _snapshots(self, quiet: asyncio.Event, beat: Callable[[str], None]) -> None:
         """Publish the state on change, at most once a second, and once a minute in any case."""
         last, last_s = None, float("-inf")
         while not quiet.is_set():
             await self._watch.look()
+            beat(self._standing())
             custody = self._watch.custody
             outbox, units = custody.outbox, self._ahead.units
             now = (self._board.changes, self._gate.changes, outbox.count, outbox.rejected, custody.held, units)
@@ -347,6 +351,10 @@ class Agent:
                 last, last_s = now, self._clock.monotonic()
                 await self._publish_state()
             await pause(self._clock, _SNAPSHOT_S, quiet)
+
+    def _standing(self) -> str:
+        taking = f"takes no units: {self._gate.refusing}" if self._gate.refusing else "takes units"
+        return f"{self._station.id} {taking}; {self._watch.custody.outbox.count} events wait"
 
     def _state(self) -> StationState:
         return self._board.document(

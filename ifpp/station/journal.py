@@ -36,7 +36,7 @@ from ifpp.station.records import (
     SettledPackage,
     Whereabouts,
 )
-from ifpp.station.tables import SCHEMA_VERSION, SINCE_3, TABLES, WORKS_SINCE, put_life, put_place, put_will
+from ifpp.station.tables import SCHEMA_VERSION, WORKS_SINCE, put_life, put_place, put_will, since
 from ifpp.station.writer import Change, Outcome, Writer
 
 _RESOLVE = (
@@ -254,6 +254,10 @@ class Journal:
     def read(self, look: Change[sqlite3.Connection, object]) -> Future[Any]:
         """Return what `look` reads, outside of any transaction."""
         return self._writer.read(look)
+
+    def write(self, change: Change[sqlite3.Connection, object]) -> Future[Any]:
+        """Run a change of tables that are somebody else's (`rsp_book`), as safely as every other."""
+        return self._writer.write(change)
 
     def held(self) -> Future[dict[str, str]]:
         """Return every held unit, longest held first: EID -> why, and what the operator does."""
@@ -550,12 +554,12 @@ def _prepare(connection: sqlite3.Connection, path: Path, station_id: str) -> Non
         raise CustodyError("CUSTODY.SCHEMA_NEWER", detail, where=str(path))
     if version == 0:
         connection.execute("BEGIN IMMEDIATE")  # all or nothing: a journal without owner would be nobody's for good
-        _create(connection, TABLES + SINCE_3)
+        _create(connection, since(version))
         connection.execute("INSERT INTO meta VALUES ('station_id', ?)", (station_id,))
         connection.execute("COMMIT")
-    elif version == 2:
+    elif version < SCHEMA_VERSION and since(version):
         connection.execute("BEGIN IMMEDIATE")
-        _create(connection, SINCE_3)
+        _create(connection, since(version))
         connection.execute("COMMIT")
     elif version < SCHEMA_VERSION:
         detail = f"journal version {version}, this ifpp writes {SCHEMA_VERSION}"

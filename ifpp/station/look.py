@@ -25,6 +25,19 @@ class JournalLook:
     open_attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class JournalRows:
+    """What a journal says, row by row.
+
+    `stored`: number and id of each event; `sendings`: EID, ICCID, state, whether its key is spent, whether the chip's
+    result is kept, whether a later attempt knows better; `held`: EID and why.
+    """
+
+    stored: list[tuple[int, str]]
+    sendings: list[tuple[str, str, str, bool, bool, bool]]
+    held: list[tuple[str, str]]
+
+
 def sqlite_version() -> tuple[int, int, int]:
     """Return the version of the SQLite this Python works with."""
     return sqlite3.sqlite_version_info[:3]
@@ -38,6 +51,20 @@ def look_at_journal(path: Path) -> JournalLook:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             return _look(connection, path)
+    except sqlite3.Error as error:
+        raise CustodyError("JOURNAL.WRITE", f"cannot be read: {error}", where=str(path)) from error
+
+
+def read_journal(path: Path) -> JournalRows:
+    """Read the journal of a station that has ended; raises CustodyError JOURNAL.WRITE when it cannot be read."""
+    sendings = "SELECT eid, iccid, state, spent, pir IS NOT NULL, resolved_by <> '' FROM package ORDER BY rowid"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as journal:
+            return JournalRows(
+                list(journal.execute("SELECT seq, id FROM outbox")),
+                [(*row[:3], *map(bool, row[3:])) for row in journal.execute(sendings)],  # type: ignore[misc]
+                [(eid, f"{code}: {act}") for eid, code, act in journal.execute("SELECT eid, code, action FROM hold")],
+            )
     except sqlite3.Error as error:
         raise CustodyError("JOURNAL.WRITE", f"cannot be read: {error}", where=str(path)) from error
 

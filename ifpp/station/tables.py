@@ -14,7 +14,7 @@ class Connection(Protocol):
         """Run one statement."""
 
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 WORKS_SINCE = 3
 """The oldest version whose ifpp can work with a journal of this one, so that a station may go back to it."""
 TABLES = """
@@ -47,6 +47,28 @@ CREATE TABLE link ( -- how large the blocks of a card type may be on a port
 CREATE TABLE life ( -- of a head: insertions, contact, streaks, quarantine
     head_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
+SINCE_4 = """
+CREATE TABLE rsp_session ( -- online sessions that are not at their end, one a chip
+    eid TEXT PRIMARY KEY, package_id TEXT NOT NULL, address TEXT NOT NULL, transaction_id BLOB NOT NULL,
+    smdp_oid TEXT NOT NULL, step TEXT NOT NULL CHECK (step IN ('OPENED', 'LOADING', 'CANCELLED')),
+    iccid TEXT, certificates BLOB NOT NULL, cancelled BLOB NOT NULL, kept_at TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE rsp_notice ( -- what chips have to tell their SM-DP+, in the order it came about
+    id INTEGER PRIMARY KEY, eid TEXT NOT NULL, seq_number INTEGER NOT NULL, address TEXT NOT NULL, raw BLOB NOT NULL,
+    kept_at TEXT NOT NULL, delivered_at TEXT, refused TEXT, UNIQUE (eid, seq_number)) STRICT;
+CREATE INDEX rsp_notice_owed ON rsp_notice (id) WHERE delivered_at IS NULL AND refused IS NULL;
+"""
+_OLDEST = 2
+
+
+def since(version: int) -> str:
+    """Return what a journal of this version, or an empty file (0), lacks; "" for one that is too old, or lacks nothing.
+
+    Each statement ends a line.
+    """
+    steps = {3: SINCE_3, 4: SINCE_4}
+    if 0 < version < _OLDEST:
+        return ""
+    return ("" if version else TABLES) + "".join(text for number, text in steps.items() if number > version)
 
 
 def put_will(connection: Connection, attempt_id: str, will: bytes) -> None:

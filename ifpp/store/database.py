@@ -11,7 +11,7 @@ import fcntl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,15 @@ class Database:
     def file(self) -> Path | None:
         """Where an SQLite database is; None on PostgreSQL."""
         return None if self._lock_path is None else Path(self._lock_path)
+
+    def make_file(self) -> None:
+        """Make the file of a new SQLite database with all the rights that the umask leaves.
+
+        SQLite itself never lets a group write: store and supervisor, each its own user, could not share the database.
+        """
+        if self.file is not None:
+            with suppress(OSError):  # it is there, or SQLite will say what is wrong
+                self.file.touch(exist_ok=False)
 
     def need(self) -> None:
         """Return when there may be a database, raises SettingsError: SQLite would make one of any wrong name."""

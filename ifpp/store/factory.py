@@ -73,6 +73,7 @@ from ifpp.store.records import (
 )
 from ifpp.store.rework import ReworkStore
 from ifpp.store.rules import prepare
+from ifpp.store.runs import RunStore
 from ifpp.store.trail import Trail
 from ifpp.store.unasked import UnaskedStore
 from ifpp.wire.production_order import ProductionOrder
@@ -99,6 +100,7 @@ class Factory:
         self.nodes = NodeStore(database, self._writing)
         self.retention = Retention(database, self._writing)
         self.unasked = UnaskedStore(database, self._writing)
+        self.runs = RunStore(database)
         self._group = GroupCommit(self._writing, database.named)
         self.factory_id = factory_id
 
@@ -119,6 +121,7 @@ class Factory:
         CustodyError CUSTODY.SCHEMA_NEWER or CUSTODY.SCHEMA_OLDER, ServiceError DATABASE.UNREACHABLE.
         """
         database = Database(url, busy_timeout_s)
+        database.make_file()
         try:
             with database.write() as connection:
                 factory_id = prepare(connection, utc_ms_text(datetime.now(UTC)))

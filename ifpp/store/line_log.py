@@ -137,6 +137,6 @@ def _retold(node_id: str, event: Row[Any], number: int, boot_id: str) -> tuple[s
         document["source_seq"] = event.seq
         if document.get("rework_id"):
             document["rework"] = True
-    elif name == "alarm" and document["source"] != node_id:
+    elif name == "alarm" and document["source"].partition("/")[0] != node_id:
         document["source"] = f"{node_id}/{document['source']}"  # heads of two stations have one name
     return name, msgspec.json.encode(document)

@@ -81,15 +81,17 @@ def build_app(
     *,
     door: Door | None = None,
     refusals: Refusals | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> web.Application:
     """Return the store's application; run it with `ifpp.storefront.server.serve`. The factory stays the caller's.
 
     With a `door` callers are known by their certificates and may do what the route table says; without, everything is
     answered that comes without TLS, which `serve` takes from this machine only. While it runs, leases that have run
-    out are freed, and refusals written down, every 5 seconds.
+    out are freed, and refusals written down, every 5 seconds; each time `beat` is called, after the threads that write
+    and read have answered.
     """
     refusals = refusals or Refusals(metrics)
-    store = _Store(factory, clock, metrics, door, refusals)
+    store = _Store(factory, clock, metrics, door, refusals, beat)
     app = web.Application(middlewares=[store.guard], client_max_size=MAX_BODY_BYTES)
     app[REFUSALS] = refusals
     app.cleanup_ctx.append(store.running)
@@ -101,13 +103,20 @@ def build_app(
 
 class _Store:
     def __init__(
-        self, factory: Factory, clock: Clock, metrics: Metrics | None, door: Door | None, refusals: Refusals
+        self,
+        factory: Factory,
+        clock: Clock,
+        metrics: Metrics | None,
+        door: Door | None,
+        refusals: Refusals,
+        beat: Callable[[], None],
     ) -> None:
         self._factory = factory
         self._clock = clock
         self._metrics = metrics
         self._door = door
         self._refusals = refusals
+        self._beat = beat
         self._description = msgspec.json.encode(describe())
         # Calls that wait together are committed together; more threads than heads of a station gain nothing.
         self._writer = ThreadPoolExecutor(_WRITERS, thread_name_prefix="store-writer")
@@ -237,12 +246,14 @@ class _Store:
         while True:
             try:
                 freed = await self._write(lambda: self._factory.expire_leases(self._clock.now()))
+                await self._read(self._factory.ping)
             except IfppError as error:  # the next sweep tries again
                 log.warning("sweep.failed", error=error)
             else:
                 if freed:
                     log.info("leases.expired", packages=freed)
             await self._write_refusals()
+            self._beat()
             await self._clock.sleep(SWEEP_S)
 
     async def _write_refusals(self) -> None:

@@ -1,4 +1,4 @@
-"""TLS between the stations and the store: 1.2 or newer, both sides show a certificate of the site's CA."""
+"""TLS to the store, where both sides show a certificate of the site's CA, and outward to SM-DP+: 1.2 or newer."""
 
 from __future__ import annotations
 
@@ -75,18 +75,39 @@ def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     return _filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca, cert, key)
 
 
+def outward_context(ca: Path | None) -> ssl.SSLContext:
+    """Return our side towards a server that does not ask who we are, such as an SM-DP+ (SGP.22 2.6.6).
+
+    Its certificate, in the name of the URL's host, comes from a CA of the PEM file `ca`; None takes the CAs of this
+    machine. Raises SettingsError SETTINGS.MISSING or SETTINGS.INVALID.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        return context
+    _trust(context, ca)
+    return context
+
+
+def _trust(context: ssl.SSLContext, ca: Path) -> None:
+    if not ca.is_file():
+        raise SettingsError("SETTINGS.MISSING", "there is no such file", where=str(ca))
+    try:
+        context.load_verify_locations(ca)
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError("SETTINGS.INVALID", "no CA certificates in PEM", where=str(ca)) from error
+
+
 def _filled(context: ssl.SSLContext, ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for path in (ca, cert, key):
+    _trust(context, ca)
+    for path in (cert, key):
         if not path.is_file():
             raise SettingsError("SETTINGS.MISSING", "there is no such file", where=str(path))
     mode = stat.S_IMODE(key.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsError("SIGNER.EXPOSED", f"has mode {mode:04o}, others may read the private key", where=str(key))
-    try:
-        context.load_verify_locations(ca)
-    except (ssl.SSLError, OSError) as error:
-        raise SettingsError("SETTINGS.INVALID", "no CA certificates in PEM", where=str(ca)) from error
     try:
         context.load_cert_chain(cert, key, password="")
     except (ssl.SSLError, OSError) as error:

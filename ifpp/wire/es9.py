@@ -1,7 +1,7 @@
 """ES9+ as JSON over HTTPS (SGP.22 v2, 6.5.2): request bodies, and answers read with bounds.
 
 Signed objects travel as base64 of complete TLVs, transaction ids as hexadecimal digits. A function the SM-DP+ does
-not carry out answers with a status in its header: that raises ServiceError or SupplyError with a code of ours.
+not carry out answers with a status in its header: that raises RefusedError with a code of ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
-from ifpp.errors import CardError, IfppError, ServiceError, SupplyError, WireError
+from ifpp.errors import ServiceError, WireError
 from ifpp.model.rsp import Bound, ChipWord, Function, Info1, Notice, Offer, Prepared, ServerWord
 from ifpp.wire import rsp
 from ifpp.wire.bpp import parse_bpp
@@ -67,23 +67,28 @@ class _Packed(_Answer, rename="camel"):
 
 A = TypeVar("A", bound=_Answer)
 
+
+class RefusedError(ServiceError):
+    """The SM-DP+ did not carry out the function and said why; with that its session has ended (SGP.22 3.1)."""
+
+
 # subject and reason code (SGP.22 5.2.6) -> ours; "" stands for every reason of a subject
-_REFUSALS: dict[tuple[str, str], tuple[type[IfppError], str]] = {
-    ("8.8.2", ""): (SupplyError, "FIT.CI_KEY"),
-    ("8.8.4", ""): (SupplyError, "FIT.CI_KEY"),
-    ("8.11.1", ""): (SupplyError, "FIT.CI_KEY"),
-    ("8.1", "4.8"): (CardError, "EUICC.NO_MEMORY"),
-    ("8.1.1", ""): (SupplyError, "RSP.NOT_ELIGIBLE"),
-    ("8.1.2", ""): (SupplyError, "RSP.NOT_ELIGIBLE"),
-    ("8.1.3", ""): (SupplyError, "RSP.NOT_ELIGIBLE"),
-    ("8.2.5", ""): (SupplyError, "RSP.NOT_ELIGIBLE"),
-    ("8.8.3", ""): (SupplyError, "RSP.NOT_ELIGIBLE"),
-    ("8.2.6", ""): (SupplyError, "RSP.CODE_REFUSED"),
-    ("8.2.7", ""): (SupplyError, "RSP.CONFIRMATION"),
-    ("8.2.7", "6.4"): (SupplyError, "RSP.USED_UP"),
-    ("8.8.5", ""): (SupplyError, "RSP.USED_UP"),
-    ("8.2", "3.7"): (SupplyError, "RSP.USED_UP"),
-    ("8.10.1", ""): (ServiceError, "RSP.SESSION_LOST"),
+_REFUSALS: dict[tuple[str, str], str] = {
+    ("8.8.2", ""): "FIT.CI_KEY",
+    ("8.8.4", ""): "FIT.CI_KEY",
+    ("8.11.1", ""): "FIT.CI_KEY",
+    ("8.1", "4.8"): "EUICC.NO_MEMORY",
+    ("8.1.1", ""): "RSP.NOT_ELIGIBLE",
+    ("8.1.2", ""): "RSP.NOT_ELIGIBLE",
+    ("8.1.3", ""): "RSP.NOT_ELIGIBLE",
+    ("8.2.5", ""): "RSP.NOT_ELIGIBLE",
+    ("8.8.3", ""): "RSP.NOT_ELIGIBLE",
+    ("8.2.6", ""): "RSP.CODE_REFUSED",
+    ("8.2.7", ""): "RSP.CONFIRMATION",
+    ("8.2.7", "6.4"): "RSP.USED_UP",
+    ("8.8.5", ""): "RSP.USED_UP",
+    ("8.2", "3.7"): "RSP.USED_UP",
+    ("8.10.1", ""): "RSP.SESSION_LOST",
 }
 
 
@@ -93,7 +98,7 @@ def initiate_body(address: str, challenge: bytes, info1: Info1) -> bytes:
 
 
 def parse_initiated(body: bytes) -> ServerWord:
-    """Return the server's first word; raises ServiceError, SupplyError, CardError."""
+    """Return the server's first word; raises RefusedError, ServiceError RSP.ANSWER."""
     what = Function.INITIATE_AUTHENTICATION
     said = _read(body, _Initiated, what)
     objects = (said.server_signed1, said.server_signature1, said.ci or said.ci_annex, said.server_certificate)
@@ -133,6 +138,12 @@ def notice_body(notice: Notice) -> bytes:
     return _body(pendingNotification=notice.raw)
 
 
+def parse_notified(body: bytes) -> None:
+    """Check that the server took a notification: it answers nothing, or success; raises as `parse_initiated` does."""
+    if body:
+        _read(body, _Answer, Function.HANDLE_NOTIFICATION)
+
+
 def cancel_body(transaction_id: bytes, signed: bytes) -> bytes:
     """CancelSession with the chip's signed word."""
     return _body(transaction_id, cancelSessionResponse=signed)
@@ -170,10 +181,9 @@ def _unreadable(error: Exception, what: Function) -> ServiceError:
 
 def _refuse(status: _Status, what: Function) -> NoReturn:
     code = status.status_code_data or _Code()
-    exact = _REFUSALS.get((code.subject_code, code.reason_code)) or _REFUSALS.get((code.subject_code, ""))
-    kind, ours = exact or (ServiceError, "RSP.REFUSED")
+    ours = _REFUSALS.get((code.subject_code, code.reason_code)) or _REFUSALS.get((code.subject_code, ""), "RSP.REFUSED")
     detail = f"the SM-DP+ refuses: {code.subject_code or '?'}/{code.reason_code or '?'} {_shown(code.message)}"
-    raise kind(ours, detail.rstrip(), where=what)
+    raise RefusedError(ours, detail.rstrip(), where=what)
 
 
 def _shown(text: str) -> str:

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ifpp.sim.judge import Verdict, judge
+from ifpp.sim.witness import Evidence
 from ifpp.sim.world import JobPlan, build_world
 from tests.campaign.driver import Driver
 from tests.campaign.edges import EDGES
-from tests.campaign.evidence import Evidence, gather
-from tests.campaign.judge import Verdict, judge
+from tests.campaign.evidence import gather
 from tests.campaign.line import Line, Say, can_mount
 from tests.campaign.plan import plan
 

@@ -102,12 +102,6 @@ class Chips(Fleet):
         slot.hang_up()
         return {"cut": True}
 
-    def blackout(self) -> None:
-        """Take the power away from every chip."""
-        for units in self.units.values():
-            for unit in units:
-                unit.card.power_off()
-
     def count(self) -> dict[str, Any]:
         units = self.units[self._station]
         here = {unit.slot: unit for unit in units if unit.slot and not unit.bin}

@@ -1,16 +1,13 @@
-"""What everybody says after a campaign, as plain values: chips and robots, factory database, journals, SM-DPf.
+"""Gathers what everybody says after a campaign (see `ifpp.sim.witness`).
 
-Databases and journals are read with plain SQL, not with the code that wrote them. What the judge compares is here and
-nothing else, so a test can forge any of it.
+Databases and journals are read with plain SQL, not with the code that wrote them.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,8 +15,8 @@ from ifpp.line.audit_check import check_audit
 from ifpp.line.audit_export import export_audit
 from ifpp.line.report import write_reports
 from ifpp.log import Secret
-from ifpp.sim import card_file
 from ifpp.sim.smdpf import SmDpf
+from ifpp.sim.witness import Attempt, Event, Evidence, Package, Sending, units_of
 from ifpp.sim.world import WorldSummary
 from ifpp.store.factory import Factory
 from ifpp.trust.keyfile import SoftwareKeys
@@ -28,97 +25,6 @@ from ifpp.trust.signer import read_public_key
 from tests.campaign.line import Line
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(slots=True)
-class Unit:
-    """The physical truth: what the chip holds, and where the robot put the unit.
-
-    `keys`: state of every one-time key by its id: available, reserved, consumed, deleted. `fault`: planned at making.
-    `has_results`: the chip still keeps an installation result.
-    """
-
-    eid: str
-    profiles: list[str]
-    keys: dict[str, str]
-    locked: bool
-    bin: str
-    lamp: str
-    fault: str = ""
-    has_results: bool = False
-
-
-@dataclass(slots=True)
-class Package:
-    """A package in the factory's books, with the states it went through; `lease_until` while it is CLAIMED."""
-
-    package_id: str
-    eid: str
-    otk_id: str
-    iccid: str
-    state: str
-    spent: bool
-    steps: list[str] = field(default_factory=list)
-    lease_until: str = ""
-
-
-@dataclass(slots=True)
-class Attempt:
-    """A unit_result in the factory's books."""
-
-    eid: str
-    transaction_id: str
-    result: str
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One numbered event of a node: in the factory's books, or in the node's own journal."""
-
-    node: str
-    seq: int
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """What a station's journal says of a package it sent; `resolved`: a later attempt knows better."""
-
-    node: str
-    eid: str
-    iccid: str
-    state: str
-    spent: bool
-    has_result: bool
-    resolved: bool
-
-
-@dataclass(slots=True)
-class Evidence:
-    """Everything together.
-
-    `cleared`: units the books call clean to ship. `parked`: events put aside, with the reason. `held`: units a station
-    holds, with the reason. `counted`: units and passed units in the line's figures. `proven`: ICCIDs whose installation
-    the SM-DPf verified, one entry for each report line; `refused`: report lines it did not believe. `gates`: why the
-    end-of-line gate holds a unit back, "" when it lets it go. `broken`: what the books themselves, and whoever checks
-    their exported audit log, find wrong with them. `at`: when the books were read.
-    """
-
-    units: list[Unit]
-    packages: list[Package]
-    attempts: list[Attempt]
-    cleared: set[str]
-    taken: list[Event]
-    parked: dict[Event, str]
-    stored: list[Event]
-    sendings: list[Sending]
-    held: dict[str, str]
-    counted: tuple[int, int]
-    proven: list[str]
-    refused: list[str]
-    gates: dict[str, str]
-    broken: list[str]
-    at: str = ""
 
 
 def gather(line: Line, world: WorldSummary) -> Evidence:
@@ -135,7 +41,7 @@ def gather(line: Line, world: WorldSummary) -> Evidence:
     journals = {station: line.journal(station) for station in line.stations}
     with _reading(line.database_file) as books:
         return Evidence(
-            units=list(_units(line, world)),
+            units=list(units_of(map(line.fleet_file, line.stations), world)),
             packages=list(_packages(books)),
             attempts=[Attempt(*row) for row in books.execute("SELECT eid, transaction_id, result FROM unit_attempt")],
             cleared={eid for (eid,) in books.execute("SELECT eid FROM chip WHERE clean_to_ship_at IS NOT NULL")},
@@ -154,25 +60,6 @@ def gather(line: Line, world: WorldSummary) -> Evidence:
             broken=broken,
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
-
-
-def _units(line: Line, world: WorldSummary) -> Iterator[Unit]:
-    faults = {plan.eid: plan.fault for plan in world.units}
-    for station in line.stations:
-        for unit in json.loads(line.fleet_file(station).read_bytes())["units"]:
-            card = unit["card"]
-            made = card_file.load(world.directory / "cards" / f"{unit['eid']}.card.json")
-            keys = zip((key.otk_id.hex() for key in made.one_time_keys), card["keys"], strict=True)
-            yield Unit(
-                eid=unit["eid"],
-                profiles=[profile["iccid"] for profile in card["profiles"]],
-                keys=dict(keys),
-                locked=card["fpa_locked"],
-                bin=unit["bin"],
-                lamp=unit["lamp"],
-                fault=faults[unit["eid"]],
-                has_results=card["results"] > 0,
-            )
 
 
 def _packages(books: sqlite3.Connection) -> Iterator[Package]:

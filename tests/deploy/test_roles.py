@@ -168,7 +168,7 @@ async def test_a_line_works_under_its_roles(server: Postgres, tmp_path: Path) ->
         assert factory.audit() == []
         assert factory.line_log_state("L1").last > 0
         with factory.audit_log() as log:
-            assert {head.chain_id for head in log.heads()} >= {"store", "line-L1", "desk"}
+            assert {head.chain_id for head in log.heads()} >= {"store", "line-L1", "intake", "report"}
             assert log.last_checkpoint("line-L1") is not None
     assert "100" in place.ifpp("ifpp_read", "report", "shift", "current", "--text")
     place.ifpp("ifpp_read", "balance")

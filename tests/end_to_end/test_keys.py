@@ -42,10 +42,10 @@ def test_no_process_starts_without_its_pin_and_the_descriptor_hands_it_over(tmp_
     assert b"8 digits" not in made.stdout.encode() + made.stderr.encode()
     for words in (["supervisor", "run"], ["keys", "list"], ["audit", "export", str(tmp_path / "x")]):
         refused = ifpp(*words, *config)
-        assert (refused.returncode, "KEYS.PIN" in refused.stderr) == (1, True), words
+        assert (refused.returncode, "KEYS.PIN" in refused.stderr) == (78, True), words
         assert "--pin-fd" in refused.stderr
     wrong = ifpp("supervisor", "run", *config, pin=b"other")
-    assert (wrong.returncode, "KEYS.PIN" in wrong.stderr) == (1, True)
+    assert (wrong.returncode, "KEYS.PIN" in wrong.stderr) == (78, True)
     assert ifpp("keys", "list", *config, pin=b"8 digits").returncode == 0
 
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ifpp.bus.broker import BrokerKind
+from ifpp.model.messages import StationState
 from ifpp.roles import demo_mes
 from ifpp.roles.accounts import Figures, take_account
 from ifpp.roles.demo_keys import KeysKind
 from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
 from ifpp.sim.world import JobPlan, build_world
 from ifpp.store.factory import Factory
+from tests.bus.node import Node, until
 from tests.end_to_end.test_demo import figures
 from tests.real.mosquitto import require
 
@@ -117,11 +118,16 @@ class Line:
         self.answers = [row.result for unit in units if unit is not None for row in unit.asked_later]
 
     async def _release(self) -> None:
-        """Wait until a head says that it waits for a person; no more was made than was to be shown; release it."""
-        with closing(sqlite3.connect(self.floor.folder / "factory.db")) as books:
-            waits = "SELECT count(*) FROM event WHERE CAST(body AS TEXT) LIKE '%GATE.NOT_RELEASED%'"
-            while not books.execute(waits).fetchone()[0]:  # noqa: ASYNC110 - other processes' doing
-                await asyncio.sleep(0.05)
+        """Wait until every head says that it waits for a person; no more was made than was to be shown; release it."""
+        assert self.floor.broker is not None
+        topic = "ifpp1/demo/laptop/hall/L1/st01/state/station"
+        async with Node(self.floor.broker.port, "panel", [topic]).up() as panel:
+
+            def reasons() -> set[str]:
+                said = msgspec.json.decode(panel.payloads(topic)[-1], type=StationState)
+                return {head.reason for head in said.heads.values()}
+
+            await until(lambda: reasons() == {"GATE.NOT_RELEASED"})
         factory = Factory.open(self.floor.database)
         try:
             assert [row.units for row in factory.unit_counts()] == [self.first_articles]

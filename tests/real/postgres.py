@@ -21,8 +21,9 @@ _SERIAL = count(1)
 class Postgres:
     """A running server. Tests only: without `sync` it survives being killed but no power cut."""
 
-    def __init__(self, programs: Path, folder: Path, user: str | None, *, sync: bool) -> None:
+    def __init__(self, programs: Path, folder: Path, user: str | None, *, sync: bool, listen: str) -> None:
         self._sync = sync
+        self._listen = listen
         self._programs = programs
         self._folder = folder
         self._user = user
@@ -30,7 +31,7 @@ class Postgres:
 
     def start(self) -> None:
         sync = "on" if self._sync else "off"
-        places = f"-c listen_addresses= -c unix_socket_directories={self._folder}"
+        places = f"-c listen_addresses={self._listen} -c unix_socket_directories={self._folder}"
         options = f"{places} -c max_connections=60 -c fsync={sync}"
         self._run("pg_ctl", "start", "-w", "-s", "-D", self._data, "-l", self._folder / "log", "-o", options)
 
@@ -39,7 +40,8 @@ class Postgres:
         self._run("pg_ctl", "stop", "-w", "-s", "-m", mode, "-D", self._data)
 
     def initialise(self) -> None:
-        self._run("initdb", "--no-sync", "-A", "trust", "-U", "ifpp", "-E", "UTF8", "--locale=C", "-D", self._data)
+        rights = ("--auth-local=trust", "--auth-host=scram-sha-256")
+        self._run("initdb", "--no-sync", *rights, "-U", "ifpp", "-E", "UTF8", "--locale=C", "-D", self._data)
 
     def new_database(self) -> str:
         """Return the URL of an empty database: a schema of its own, which costs less time and disk than a database."""
@@ -48,9 +50,9 @@ class Postgres:
             connection.execute(f"CREATE SCHEMA {name}".encode())
         return f"postgresql://ifpp@/postgres?host={self._folder}&options=-csearch_path%3D{name}"
 
-    def own_database(self) -> str:
+    def own_database(self, name: str = "") -> str:
         """Return the URL of an empty database that shares nothing with others."""
-        name = f"factory{next(_SERIAL)}"
+        name = name or f"factory{next(_SERIAL)}"
         with psycopg.connect(host=str(self._folder), user="ifpp", dbname="postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return f"postgresql://ifpp@/{name}?host={self._folder}"
@@ -84,8 +86,8 @@ def programs() -> Path:
 
 
 @contextmanager
-def running(*, sync: bool = False) -> Iterator[Postgres]:
-    """A server that is there for the block."""
+def running(*, sync: bool = False, listen: str = "") -> Iterator[Postgres]:
+    """A server that is there for the block; at an address it wants passwords, at its socket none."""
     where = programs()
     user = None
     with tempfile.TemporaryDirectory(prefix="ifpp-pg-") as name:
@@ -93,7 +95,7 @@ def running(*, sync: bool = False) -> Iterator[Postgres]:
         if os.geteuid() == 0:  # the server refuses to run as root
             user = "postgres" if _exists("postgres") else "nobody"
             shutil.chown(folder, user)
-        server = Postgres(where, folder, user, sync=sync)
+        server = Postgres(where, folder, user, sync=sync, listen=listen)
         server.initialise()
         server.start()
         try:

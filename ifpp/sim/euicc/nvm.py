@@ -123,7 +123,8 @@ class Nvm:
     `current` is the slot of the key prepared last, `challenges` are those a permit was taken with. `strict`: a key is
     spent as soon as BF23 is accepted (FPX/1 10.7); otherwise the identical package may be loaded again. `rework`:
     profiles can be disabled and deleted while one-time keys remain. `rat` is the content of A0 in GetRAT.
-    `eims` are complete EimConfigurationData. `challenge` and `session` are those of an online session: lost with the power unless the chip `keeps_session`.
+    `challenge` and `session` are those of an online session: lost with the power unless the chip `keeps_session`.
+    `eims` are complete EimConfigurationData.
     """
 
     keys: list[KeySlot]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.campaign.evidence import Attempt, Event, Evidence, Package, Sending, Unit
-from tests.campaign.judge import RULES_DOUBLED, RULES_LOST, RULES_WRONG, Verdict, judge
+from ifpp.sim.judge import RULES_DOUBLED, RULES_LOST, RULES_WRONG, Verdict, judge
+from ifpp.sim.witness import Attempt, Event, Evidence, Package, Sending, Unit
 
 AT = "2026-01-01T00:00:00.000Z"
 INSTALLED_WAY = ["AVAILABLE", "CLAIMED", "SENT", "INSTALLED"]

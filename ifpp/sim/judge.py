@@ -1,11 +1,11 @@
-"""The judge of a campaign: compares what every chip holds with what everybody says of it.
+"""The judge of a line that has ended: compares what every chip holds with what everybody says of it.
 
 Four kinds of fault, each with its reason in words:
 
 lost                a profile on a chip, a spent key or an event that the books do not know; a package spent for nothing
 doubled             one package, key, profile, event or unit that counts twice
 unresolved_wrongly  held although the chip tells what happened, or booked as the opposite of what the chip holds
-stuck               what did not come to an end within its bound (the driver says that)
+stuck               what did not come to an end within its bound (whoever drove the line says that)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tests.campaign.evidence import Evidence, Package, Sending, Unit
+from ifpp.sim.witness import Evidence, Package, Sending, Unit
 
 HOPELESS = frozenset({"small_memory", "no_package", "dead", "tampered"})
 _OPEN = ("CLAIMED", "SENT", "UNKNOWN")
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Judge one campaign."""
+    """Judge one line."""
     lost, doubled, wrong = (
         [reason for rule in rules for reason in rule(evidence)] for rules in (RULES_LOST, RULES_DOUBLED, RULES_WRONG)
     )
