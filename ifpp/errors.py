@@ -105,7 +105,7 @@ FAULTS: dict[str, Fault] = _table(
     ("EUICC.NOT_SET", Blame.PRODUCT, Retry.RESEAT, "The chip refuses a setting of the recipe: re-seat once."),
     ("EIM.CERTIFICATE", Blame.STATION, Retry.NO, "Nothing was sent: mend the eIM's certificate in the recipe."),
     ("EIM.OTHER", Blame.PRODUCT, Retry.NO, "The chip belongs to another eIM: put the unit aside, check the lot."),
-    ("CONNECT.NO_COVERAGE", Blame.STATION, Retry.RESEAT, "No network was found: check antenna and coverage, re-seat."),
+    ("CONNECT.NO_COVERAGE", Blame.CONTACT, Retry.RESEAT, "No network was found: check antenna and coverage, re-seat."),
     (
         "CONNECT.DENIED",
         Blame.SUPPLY,

@@ -117,6 +117,28 @@ def capacity(
 
 
 @line_app.command()
+def acceptance(
+    out: Annotated[Path, typer.Option(help="New folder for the report: JSON, page, a signature of each.")],
+    station_files: Annotated[
+        list[Path] | None, typer.Argument(help="The stations; else all in ../stations of the site file.")
+    ] = None,
+    config: Config = SITE,
+    key: Annotated[Path | None, typer.Option(help="Signs the report, instead of the plant's report key.")] = None,
+    database: Annotated[str, typer.Option(help="URL of an empty database for the copy; else SQLite.")] = "",
+    units: Annotated[int, typer.Option(min=0, max=100_000, help="Units to make; 0: as many as it takes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses chips, faults and the station that is killed.")] = 1,
+    apdu_ms: Annotated[float, typer.Option(min=0, max=1000, help="Time a chip takes for one command.")] = 5.0,
+    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the units.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Keep the copy of the line in this new folder.")] = None,
+) -> None:
+    """Try a copy of this line on simulated chips that fail, with kills and a power cut; 1 when it is not accepted."""
+    from ifpp.roles.acceptance import AcceptanceOptions, accept
+
+    options = AcceptanceOptions(out, seed, units, apdu_ms, quick, database, key, keep)
+    raise typer.Exit(accept(config, station_files or [], options))
+
+
+@line_app.command()
 def quality(
     hours: Annotated[float, typer.Option(min=0.1, max=8760, help="How far back.")] = 24.0,
     limit: Annotated[float, typer.Option(min=0, help="Seconds per kB a load may take; 0: none.")] = 0.0,

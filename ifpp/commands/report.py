@@ -107,3 +107,14 @@ def report_acknowledged(
     from ifpp.roles.reports import acknowledge
 
     acknowledge(config, report_id, by)
+
+
+@report_app.command("verify")
+def report_verify(
+    file: Annotated[Path, typer.Argument(help="The report; its signature lies beside it, FILE.sig.")],
+    key: Annotated[list[Path] | None, typer.Option(help="Public key that is trusted. May be repeated.")] = None,
+) -> None:
+    """Say whether a Profile Loading Report or acceptance report is what a key signed; needs no factory."""
+    from ifpp.roles.report_verify import verify
+
+    raise typer.Exit(verify(file, key or []))

@@ -92,7 +92,7 @@ def _set(expected: Expected, state: ChipState) -> Iterator[str]:
     promise = expected.promise
     if promise.address is not None and state.address != promise.address:
         yield f"the default SM-DP+ address is {state.address!r}, not {promise.address!r}"
-    if expected.eim is None:
+    if promise.eim is None or expected.eim is None:
         return
     if state.eims is None:
         yield "the chip does not tell its eIMs"

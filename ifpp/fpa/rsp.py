@@ -6,7 +6,7 @@ What could be lost is kept before it can be (`Custody`):
     OPENED     before AuthenticateServer: from here the SM-DP+ may tie the activation code to this chip
     LOADING    before the first byte of the package: from here only the chip knows what became of it
     CANCELLED  when the chip has ended the session and the SM-DP+ does not know it yet
-    settled    the chip's result is stored, as a notification too, before the chip may forget it
+    SETTLED    the chip's result is here, and owed as a notification, before the chip may forget it
 
 A session that did not come to its end is ended before the next: by the chip's own result when the package was sent,
 otherwise with CancelSession, "timeout", after which the SM-DP+ gives the same activation code to the same chip again.
@@ -82,7 +82,7 @@ class Custody(Protocol):
     """What a station keeps of online sessions. Everything is on the disk when a call returns; raises CustodyError."""
 
     def left_open(self, eid: Eid) -> OpenSession | None:
-        """Return the session of this chip that did not come to its end."""
+        """Return the session of this chip whose outcome nobody has taken over."""
 
     def keep(self, session: OpenSession) -> None:
         """Keep how far the session has come, in place of what was kept of it."""
@@ -91,7 +91,10 @@ class Custody(Protocol):
         """The session has ended without a result, and the SM-DP+ knows that or will find out by itself."""
 
     def settle(self, session: OpenSession, notice: Notice) -> None:
-        """The session has ended with a result of the chip, which is owed to the SM-DP+ from now on."""
+        """The session has ended with a result of the chip, which is owed to the SM-DP+ from now on.
+
+        Session and result stay kept until the caller has the outcome in its books and says so (`taken`).
+        """
 
 
 class Outbox(Protocol):
@@ -115,11 +118,12 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What came of one order. `iccid` is what the SM-DP+ offered; None when it came to no offer.
+    """What came of the order of one package. `iccid` is what the SM-DP+ offered; None when it came to no offer.
 
     `tied`: the SM-DP+ may have tied the activation code to this chip. `notice`: the chip's result, for the SM-DP+.
     """
 
+    package_id: str
     verdict: Verdict
     iccid: Iccid | None = None
     tied: bool = False
@@ -142,7 +146,9 @@ def download(chip: Chip, order: DownloadOrder, lpa: Lpa, info1: Info1 | None = N
 
     A session that an earlier attempt left open is ended first. What the network or the server's load prevents is tried
     again up to `lpa.attempts` times with a session of its own, as long as no byte of a package was sent. `info1` saves
-    asking a chip for what is known. Raises CustodyError: then nothing was sent that is not kept.
+    asking a chip for what is known. Once the package is installed, or its code spent, the same order brings the same
+    outcome again, until the caller has taken it over (`Custody`). Raises CustodyError: when something cannot be kept
+    (then it was not done), and when the outcome of another package of this chip was not taken over.
     """
     start, before = time.monotonic(), chip.apdus
     found = _attempt(chip, order, lpa, info1)
@@ -159,12 +165,15 @@ def download(chip: Chip, order: DownloadOrder, lpa: Lpa, info1: Info1 | None = N
 def close_left_open(chip: Chip, eid: Eid, lpa: Lpa) -> Download | None:
     """End the session an earlier attempt left open with this chip; None when there is none, or it had sent no package.
 
-    A package that was sent is settled by the chip's own result; where there is none and no profile, nothing was
-    installed. Raises ServiceError when the SM-DP+ has to be told and cannot be, and what reading the chip raises.
+    Returns the outcome nobody has taken over. A package that was sent is settled by the chip's own result; where there
+    is none and no profile, nothing was installed. Raises ServiceError when the SM-DP+ has to be told and cannot be, and
+    what reading the chip raises.
     """
     session = lpa.custody.left_open(eid)
     if session is None:
         return None
+    if session.step is SessionStep.SETTLED:
+        return _outcome(es10.parse_pir(session.result), session, _key_of(session, lpa))
     if session.step is SessionStep.LOADING:
         found = _settled_by_chip(chip, session, lpa)
         if found is not None:
@@ -222,7 +231,10 @@ def _attempt(chip: Chip, order: DownloadOrder, lpa: Lpa, info1: Info1 | None) ->
     except CustodyError:
         raise
     except IfppError as error:
-        return Download(_unsettled(error, lpa.custody.left_open(order.eid)), tied=True)
+        return Download(order.package_id, _unsettled(error, lpa.custody.left_open(order.eid)), tied=True)
+    if earlier is not None and earlier.package_id != order.package_id:
+        detail = f"the outcome of {earlier.package_id} was not taken over"
+        raise CustodyError("CUSTODY.TRANSITION", detail, where=f"EID {order.eid}")
     if earlier is not None and earlier.verdict.spent:
         return earlier
     run = _Run(chip, order, lpa)
@@ -233,7 +245,7 @@ def _attempt(chip: Chip, order: DownloadOrder, lpa: Lpa, info1: Info1 | None) ->
     except CustodyError:
         raise
     except IfppError as error:
-        return Download(run.stop(error), run.iccid, tied=run.session is not None)
+        return Download(order.package_id, run.stop(error), run.iccid, tied=run.session is not None)
 
 
 class _Run:
@@ -301,10 +313,10 @@ class _Run:
         session = self._open()
         certificates = (self._word.euicc_certificate, *self._word.eum_chain)
         self._keep(replace(session, step=SessionStep.LOADING, iccid=self.iccid, certificates=certificates))
-        verdict, notice = _load(self.chip, bound.bpp.segments, self._open(), self._key)
-        if notice is not None:
-            self.lpa.custody.settle(self._open(), notice)
-        return Download(verdict, self.iccid, tied=True, notice=notice)
+        found = _load(self.chip, bound.bpp.segments, self._open(), self._key)
+        if found.notice is not None:
+            self.lpa.custody.settle(self._open(), found.notice)
+        return found
 
     def stop(self, error: IfppError) -> Verdict:
         """End the session for this reason: chip and server are told, as far as either can be reached now.
@@ -346,34 +358,34 @@ class _Run:
         return self.session
 
 
-def _load(
-    chip: Chip, segments: tuple[bytes, ...], session: OpenSession, key: EuiccKey
-) -> tuple[Verdict, Notice | None]:
+def _load(chip: Chip, segments: tuple[bytes, ...], session: OpenSession, key: EuiccKey) -> Download:
     """Send segment by segment until the chip answers with its result (SGP.22 2.5.5); never raises an IfppError."""
     where = f"ICCID {session.iccid}"
     try:
         for segment in segments:
             if answer := chip.command(segment, loading=True):
-                return _judge(es10.parse_pir(answer), session, key)
+                return _outcome(es10.parse_pir(answer), session, key)
         fault: IfppError = VerificationError("PIR.MISSING", "the last segment brought no result", where=where)
     except (TransportError, CardError, VerificationError) as error:
         fault = error
     except IfppError as error:
         fault = VerificationError("PIR.MALFORMED", error.detail, where=where)
-    return Verdict(PackageState.UNKNOWN, spent=False, fault=fault, pir=None), None
+    verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=fault, pir=None)
+    return Download(session.package_id, verdict, session.iccid, tied=True)
 
 
-def _judge(pir: InstallResult, session: OpenSession, key: EuiccKey) -> tuple[Verdict, Notice]:
+def _outcome(pir: InstallResult, session: OpenSession, key: EuiccKey) -> Download:
     """Believe a result only when the chip signed it for this session; raises VerificationError."""
     iccid = session.iccid
     if iccid is None:
         raise VerificationError("PIR.MISMATCH", "a result for a package nobody offered", where=f"EID {session.eid}")
     check_install_result(pir, ExpectedResult(session.eid, iccid, session.transaction_id, session.smdp_oid), key)
-    notice = rsp.notice_of_result(pir.raw, session.eid)
     if pir.success:
-        return Verdict(PackageState.INSTALLED, spent=True, fault=None, pir=pir), notice
-    temporary = pir.reason in TEMPORARY_REASONS
-    return Verdict(PackageState.FAILED, spent=not temporary, fault=install_fault(pir, iccid), pir=pir), notice
+        verdict = Verdict(PackageState.INSTALLED, spent=True, fault=None, pir=pir)
+    else:
+        spent = pir.reason not in TEMPORARY_REASONS
+        verdict = Verdict(PackageState.FAILED, spent=spent, fault=install_fault(pir, iccid), pir=pir)
+    return Download(session.package_id, verdict, iccid, tied=True, notice=rsp.notice_of_result(pir.raw, session.eid))
 
 
 def _unsettled(error: IfppError, session: OpenSession | None) -> Verdict:
@@ -394,20 +406,24 @@ def _settled_by_chip(chip: Chip, session: OpenSession, lpa: Lpa) -> Download | N
 
     Raises VerificationError PIR.MISSING when the profile is there without its result: nobody may guess.
     """
-    certificate, *issuers = session.certificates
-    key = lpa.trust.euicc(certificate, issuers, session.eid, lpa.now())
+    key = _key_of(session, lpa)
     for entry in reversed(chip.notifications()):
         if NotificationEvent.INSTALL not in entry.events or entry.iccid not in (None, session.iccid):
             continue
         for pir in chip.results(entry.seq_number):
             if pir.transaction_id == session.transaction_id:
-                verdict, notice = _judge(pir, session, key)
-                lpa.custody.settle(session, notice)
-                return Download(verdict, session.iccid, tied=True, notice=notice)
+                found = _outcome(pir, session, key)
+                lpa.custody.settle(session, rsp.notice_of_result(pir.raw, session.eid))
+                return found
     if any(profile.iccid == session.iccid for profile in chip.profiles()):
         detail = "the profile is on the chip but its result is gone"
         raise VerificationError("PIR.MISSING", detail, where=f"ICCID {session.iccid}")
     return None
+
+
+def _key_of(session: OpenSession, lpa: Lpa) -> EuiccKey:
+    certificate, *issuers = session.certificates
+    return lpa.trust.euicc(certificate, issuers, session.eid, lpa.now())
 
 
 def _sign_off(chip: Chip, session: OpenSession, reason: CancelReason, lpa: Lpa) -> OpenSession | None:

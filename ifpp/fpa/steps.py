@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from ifpp.errors import CardError, SupplyError
+from ifpp.errors import CardError, SupplyError, TransportError
 from ifpp.fpa import configure
 from ifpp.fpa.chip import Chip, Identity
 from ifpp.fpa.final import Expected, differences, read_state, seal_differences
@@ -146,7 +146,7 @@ def connect(chip: Chip, step: Connect, where: str) -> Evidence:
     detail = f"{stands.name.lower()} after {step.within_s:g} s"
     if stands is Registration.DENIED:
         raise SupplyError("CONNECT.DENIED", detail, where=where)
-    raise CardError("CONNECT.NO_COVERAGE", detail, where=where)
+    raise TransportError("CONNECT.NO_COVERAGE", detail, where=where)  # three in a row: the head's antenna
 
 
 # ---- before anything is spent ------------------------------------------------------------------------

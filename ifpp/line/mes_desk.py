@@ -42,6 +42,7 @@ class MesDesk:
     """Belongs to the event loop of one supervisor, for one epoch.
 
     `publish(topic, payload, retain)` raises ServiceError while the broker is away; `violation` is Settling's.
+    `online`: what the MES says of itself, None: nothing; `rejected`: how many documents of the log it refused.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class MesDesk:
         self._said: dict[str, JobOrderState] | None = None
         self._since: dict[str, tuple[str, str]] = {}
         self.online: bool | None = None
+        self.rejected = 0
 
     @property
     def subscriptions(self) -> list[str]:
@@ -274,6 +276,7 @@ class MesDesk:
         except ServiceError as error:
             log.warning("ack.not_taken", error=error)
             return
+        self.rejected += len(ack.rejected)
         for refused in ack.rejected:
             log.error("mes.rejected", seq=refused.seq, code=refused.code, text=refused.text[:200])
 

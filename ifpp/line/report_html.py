@@ -12,7 +12,7 @@ from ifpp.model.kpi import Figures
 
 _ROWS = 12
 _HEADS = 32
-_STYLE = """
+STYLE = """
 :root{--ink:#1f2933;--soft:#66707a;--grid:#dde1e5;--alarm:#b3261e;color-scheme:light}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:28px 32px 40px;max-width:1040px;background:#fff;color:var(--ink);
@@ -49,7 +49,7 @@ footer{margin-top:30px;border-top:1px solid var(--grid);padding-top:8px;color:va
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 @media(max-width:720px){.tiles{grid-template-columns:repeat(2,1fr)}.pair{grid-template-columns:1fr}header{display:block}}
 """
-_HEAD = """<!doctype html>
+HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 """
@@ -59,7 +59,7 @@ def as_html(report: LineReport) -> str:
     """Return the whole page."""
     name = escape(f"{title(report)}, line {report.line}")
     return (
-        f"{_HEAD}<title>{name}</title><style>{_STYLE}</style></head><body>\n"
+        f"{HEAD}<title>{name}</title><style>{STYLE}</style></head><body>\n"
         + "\n".join(_body(report))
         + "\n</body></html>\n"
     )

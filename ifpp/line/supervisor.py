@@ -191,7 +191,7 @@ class _Reign:
             metrics=self._metrics,
             stations=lambda: {node: online for node, (online, _) in self._stations.items()},
             mes_online=lambda: self._mes.online if self._site.mes.enabled else None,
-            refused=lambda: self._settling.rejected,
+            refused=lambda: self._settling.rejected + self._mes.rejected,
             overdue=lambda: self._reports.overdue,
             ending=ending,
             unanswered=self._route.unanswered,

@@ -203,13 +203,15 @@ class SessionStep(StrEnum):
     OPENED = "OPENED"  # chip and server may know of it; the order may be tied to this chip
     LOADING = "LOADING"  # the first byte of the package may have reached the chip
     CANCELLED = "CANCELLED"  # the chip has ended it, the server may not know
+    SETTLED = "SETTLED"  # the chip's result is here, and nobody has taken it into the books
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """A session that is not at its end. `certificates`: CERT.EUICC and its EUM chain once the chip has shown them.
+    """A session whose outcome is not in the books.
 
-    `cancelled`: the chip's signed word for the server, when there is one.
+    `certificates`: CERT.EUICC and its EUM chain once a package is sent. `cancelled`: the chip's signed word for the
+    server, `result`: its raw result, when there is one.
     """
 
     eid: Eid
@@ -221,3 +223,4 @@ class OpenSession:
     iccid: Iccid | None = None
     certificates: tuple[bytes, ...] = ()
     cancelled: bytes = b""
+    result: bytes = b""

@@ -114,7 +114,8 @@ def _disks(subject: Subject) -> Iterator[Finding]:
 def _folders(subject: Subject) -> set[Path]:
     """Where processes keep what must not be lost."""
     folders = {beside(file, station.journal).parent for file, station in subject.stations.items()}
-    if subject.site is not None and subject.site_file is not None:
+    factory = subject.is_for(Role.STORE, Role.SUPERVISOR)
+    if factory and subject.site is not None and subject.site_file is not None:
         place = subject.site.store.database
         if place.startswith("sqlite:///"):
             folders.add(beside(subject.site_file, place.removeprefix("sqlite:///")).parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ifpp.model.states import PackageState
 from ifpp.roles.factory_access import open_factory
 from ifpp.settings import load_site
 from ifpp.store.records import UnitRecord
+from ifpp.store.runs import RunRow
 
 
 def show_genealogy(site_file: Path, name: str) -> None:
@@ -20,11 +22,30 @@ def show_genealogy(site_file: Path, name: str) -> None:
     factory = open_factory(site, site_file, writer="desk")
     try:
         unit = factory.unit(name)
+        runs = [] if unit is None else factory.runs.of_unit(unit.eid)
     finally:
         factory.close()
     if unit is None:
         raise CustodyError("UNIT.UNKNOWN", "no unit with this EID, ICCID or serial number", where=name[:64])
-    sys.stdout.write(json.dumps(tree(unit), indent=2) + "\n")
+    document = {**tree(unit), "recipe": last_run(runs)}
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def last_run(runs: Sequence[RunRow]) -> dict[str, Any] | None:
+    """Return the recipe a unit went through last, step by step; None where no station said."""
+    run = next((row.run for row in reversed(runs) if row.run is not None), None)
+    if run is None:
+        return None
+    return {
+        "name": run.name,
+        "version": run.version,
+        "digest": run.digest,
+        "differences": run.differences,
+        "steps": [
+            {"step": note.step, "result": note.result, "code": note.code, "evidence": note.evidence}
+            for note in run.steps
+        ],
+    }
 
 
 def tree(unit: UnitRecord) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 stdout   one line when the slots are open:
     {"ready": true, "heads": {"<station>": {"h01": {"port": URL, "lamp": URL or ""}, ...}}}
 stdin    a line "go" lets the robots start; so does SIGUSR1; end of file without it ends the process
-signal   SIGUSR2 takes the power from every chip, as where the mains fail
+    "allow N"   from now on a robot takes no more than so many units from its pile, in all
+    "blackout"  every chip loses its power, as where the mains fail
+    "busy"      says in a line how many units sit under a busy lamp: {"busy": N}
 result   `out_path`, written when the piles are empty and the slots cleared, or on SIGTERM and SIGINT:
     {"finished": true, "work_s": seconds from "go" to the last removal, "units": [{"eid", "sn", "station", "slot",
       "bin": "pass"|"fail"|"hold"|"contact"|"", "lamp": the last verdict, "lamps": one for each seating, "seatings",
@@ -33,7 +35,7 @@ from ifpp.sim.doors import DoorPlan, Doors
 from ifpp.sim.euicc import Euicc
 from ifpp.sim.euicc.nvm import KeyState
 from ifpp.sim.robot import RESEATS, Robot, Unit
-from ifpp.sim.slots import Slot, precise_loop
+from ifpp.sim.slots import Lamp, Slot, precise_loop
 from ifpp.sim.tlv import parse_one
 
 TCP_DOORS = DoorPlan()
@@ -82,6 +84,17 @@ class Fleet:
                 group.create_task(robot.run())
         self.work_s = time.monotonic() - start
         self.finished = True
+
+    def allow(self, units: int) -> None:
+        """Let each robot take so many units from its pile, in all."""
+        for robot in self._robots:
+            robot.allowed = units
+
+    @property
+    def busy(self) -> int:
+        """How many units sit in a slot whose head is at work."""
+        slots = (slot for own in self._slots.values() for slot in own.values())
+        return sum(slot.seated and slot.lamp is Lamp.BUSY for slot in slots)
 
     def blackout(self) -> None:
         """Take the power from every chip; the units stay where they are."""
@@ -175,7 +188,6 @@ async def run_fleet(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, work.cancel)
-    loop.add_signal_handler(signal.SIGUSR2, fleet.blackout)
     await asyncio.wait([work])
     fleet.finish(out_path)
     if tape_path is not None:
@@ -195,18 +207,26 @@ async def _serve(fleet: Fleet) -> None:
     heads = await fleet.start()
     sys.stdout.write(json.dumps({"ready": True, "heads": heads}) + "\n")
     sys.stdout.flush()
-    if await _go():
-        await fleet.work()
-
-
-async def _go() -> bool:
-    """Wait for the line or the signal that lets the robots start; False when whoever could give it is gone."""
-    loop = asyncio.get_running_loop()
-    signalled = asyncio.Event()
-    loop.add_signal_handler(signal.SIGUSR1, signalled.set)
     reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    line = asyncio.create_task(_go_line(reader), name="go-line")
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    try:
+        if await _go(fleet, reader):
+            orders = asyncio.create_task(_orders(fleet, reader), name="orders")
+            try:
+                await fleet.work()
+            finally:
+                orders.cancel()
+    finally:
+        transport.close()
+
+
+async def _go(fleet: Fleet, reader: asyncio.StreamReader) -> bool:
+    """Wait for the line or the signal that lets the robots start; False when whoever could give it is gone."""
+    signalled = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, signalled.set)
+    line = asyncio.create_task(_orders(fleet, reader), name="go-line")
     signal_wait = asyncio.create_task(signalled.wait(), name="go-signal")
     try:
         await asyncio.wait([line, signal_wait], return_when=asyncio.FIRST_COMPLETED)
@@ -214,13 +234,22 @@ async def _go() -> bool:
     finally:
         line.cancel()
         signal_wait.cancel()
-        transport.close()
+        await asyncio.wait([line])
 
 
-async def _go_line(reader: asyncio.StreamReader) -> bool:
+async def _orders(fleet: Fleet, reader: asyncio.StreamReader) -> bool:
+    """Do what standard input says; True at "go", False at its end."""
     while text := await reader.readline():
-        if text.strip() == b"go":
-            return True
+        match text.split():
+            case [b"go"]:
+                return True
+            case [b"allow", units] if units.isdigit():
+                fleet.allow(int(units))
+            case [b"blackout"]:
+                fleet.blackout()
+            case [b"busy"]:
+                sys.stdout.write(json.dumps({"busy": fleet.busy}) + "\n")
+                sys.stdout.flush()
     return False
 
 

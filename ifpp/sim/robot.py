@@ -98,6 +98,8 @@ class Robot:
         self._slots = slots
         self._pile = deque(pile)
         self._left = len(self._pile)  # on the pile or in a slot
+        self._taken = 0
+        self.allowed = self._left  # so many units it may take from the pile until it is allowed more
         self._handling_s = handling_ms / 1000
         self._reseats = reseats
         self._worn = worn or {}
@@ -112,10 +114,11 @@ class Robot:
     async def _serve(self, slot: Slot, place: int) -> None:
         await asyncio.sleep(place * min(_ARM_S, self._handling_s))  # one arm fills the fixture, slot after slot
         while self._left:
-            if not self._pile or slot.lamp is Lamp.HOLD:
+            if not self._pile or slot.lamp is Lamp.HOLD or self._taken >= self.allowed:
                 await asyncio.sleep(_LOOK_S)
                 continue
             unit = self._pile.popleft()
+            self._taken += 1
             unit.slot = slot.name
             try:
                 await self._process(slot, unit)
@@ -125,6 +128,7 @@ class Robot:
                 self._left -= 1
             else:
                 self._pile.appendleft(unit)
+                self._taken -= 1
 
     async def _process(self, slot: Slot, unit: Unit) -> None:
         """Seat a unit until it is sorted, or until the head takes no more."""

@@ -62,7 +62,7 @@ def read_journal(path: Path) -> JournalRows:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as journal:
             return JournalRows(
                 list(journal.execute("SELECT seq, id FROM outbox")),
-                [(*row[:3], *map(bool, row[3:])) for row in journal.execute(sendings)],  # type: ignore[misc]
+                [(*row[:3], *map(bool, row[3:])) for row in journal.execute(sendings)],
                 [(eid, f"{code}: {act}") for eid, code, act in journal.execute("SELECT eid, code, action FROM hold")],
             )
     except sqlite3.Error as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from ifpp.station.journal import Journal
 from ifpp.wire.tlv import read_many
 
 T = TypeVar("T")
+_KEEP = "INSERT OR REPLACE INTO rsp_session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _OWED_OF = """
 SELECT * FROM rsp_notice WHERE eid = ? AND delivered_at IS NULL AND refused IS NULL ORDER BY seq_number
 """
@@ -53,7 +54,7 @@ class RspBook:
     # ---- sessions ---------------------------------------------------------------------------------
 
     def left_open(self, eid: Eid) -> OpenSession | None:
-        """Return the session of this chip that did not come to its end."""
+        """Return the session of this chip whose outcome nobody has taken over."""
         found = self._read("SELECT * FROM rsp_session WHERE eid = ?", (str(eid),), _session).result()
         return found[0] if found else None
 
@@ -63,21 +64,29 @@ class RspBook:
 
     def keep(self, session: OpenSession) -> None:
         """Keep how far the session has come, in place of what was kept of it."""
-        self._write("INSERT OR REPLACE INTO rsp_session VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._row(session))
+        self._write(_KEEP, self._row(session))
 
     def end(self, session: OpenSession) -> None:
         """Forget the session, unless the chip has begun another since."""
-        self._write(*_ended(session))
+        sql = "DELETE FROM rsp_session WHERE eid = ? AND transaction_id = ?"
+        self._write(sql, (str(session.eid), session.transaction_id))
 
     def settle(self, session: OpenSession, notice: Notice) -> None:
         """The session has ended with a result of the chip, which is owed from now on: both or neither."""
-        kept = self._owing(notice)
+        owing = self._owing(notice)
+        row = self._row(replace(session, step=SessionStep.SETTLED, result=notice.raw))
 
         def change(connection: Connection) -> None:
-            connection.execute(*kept)
-            connection.execute(*_ended(session))
+            connection.execute(*owing)
+            connection.execute(_KEEP, row)
 
         self._journal.write(change).result()
+
+    def taken(self, eid: Eid, package_id: str) -> None:
+        """The outcome is in the books: what was kept of the session has done its work."""
+        self._write(
+            "DELETE FROM rsp_session WHERE eid = ? AND package_id = ? AND step = 'SETTLED'", (str(eid), package_id)
+        )
 
     # ---- notifications ----------------------------------------------------------------------------
 
@@ -143,6 +152,7 @@ class RspBook:
             None if session.iccid is None else str(session.iccid),
             b"".join(session.certificates),
             session.cancelled,
+            session.result,
             utc_ms_text(self._clock.now()),
         )
 
@@ -173,15 +183,8 @@ class RspBook:
         return self._journal.read(look)
 
 
-def _ended(session: OpenSession) -> tuple[str, tuple[object, ...]]:
-    return (
-        "DELETE FROM rsp_session WHERE eid = ? AND transaction_id = ?",
-        (str(session.eid), session.transaction_id),
-    )
-
-
 def _session(row: Any) -> OpenSession:
-    eid, package_id, address, transaction_id, smdp_oid, step, iccid, certificates, cancelled, _ = row
+    eid, package_id, address, transaction_id, smdp_oid, step, iccid, certificates, cancelled, result, _ = row
     return OpenSession(
         eid=Eid(eid),
         package_id=package_id,
@@ -192,6 +195,7 @@ def _session(row: Any) -> OpenSession:
         iccid=None if iccid is None else Iccid(iccid),
         certificates=tuple(each.raw for each in read_many(certificates, what="kept certificates")),
         cancelled=cancelled,
+        result=result,
     )
 
 

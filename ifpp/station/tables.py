@@ -48,10 +48,11 @@ CREATE TABLE life ( -- of a head: insertions, contact, streaks, quarantine
     head_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
 SINCE_4 = """
-CREATE TABLE rsp_session ( -- online sessions that are not at their end, one a chip
+CREATE TABLE rsp_session ( -- online sessions whose outcome nobody has taken over yet, one a chip
     eid TEXT PRIMARY KEY, package_id TEXT NOT NULL, address TEXT NOT NULL, transaction_id BLOB NOT NULL,
-    smdp_oid TEXT NOT NULL, step TEXT NOT NULL CHECK (step IN ('OPENED', 'LOADING', 'CANCELLED')),
-    iccid TEXT, certificates BLOB NOT NULL, cancelled BLOB NOT NULL, kept_at TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    smdp_oid TEXT NOT NULL, step TEXT NOT NULL CHECK (step IN ('OPENED', 'LOADING', 'CANCELLED', 'SETTLED')),
+    iccid TEXT, certificates BLOB NOT NULL, cancelled BLOB NOT NULL, result BLOB NOT NULL,
+    kept_at TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE rsp_notice ( -- what chips have to tell their SM-DP+, in the order it came about
     id INTEGER PRIMARY KEY, eid TEXT NOT NULL, seq_number INTEGER NOT NULL, address TEXT NOT NULL, raw BLOB NOT NULL,
     kept_at TEXT NOT NULL, delivered_at TEXT, refused TEXT, UNIQUE (eid, seq_number)) STRICT;

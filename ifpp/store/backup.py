@@ -105,9 +105,16 @@ def _copied(database: Database, factory_id: str) -> Iterator[Path]:
         raise CustodyError("FILE.WRITE", f"cannot be made ({error.strerror})", where=where) from error
     with folder as name:
         copy = Path(name, "factory.db")
-        _copy(database, copy)
-        _prove(f"sqlite:///{copy}", factory_id)
-        _single_file(copy)
+        try:
+            _copy(database, copy)
+            _prove(f"sqlite:///{copy}", factory_id)
+            _single_file(copy)
+        except IfppError as error:
+            cause = error if isinstance(error, ServiceError) else error.__cause__
+            if not isinstance(cause, ServiceError):  # it was written, and does not hold
+                raise
+            where = str(database.file.parent)
+            raise CustodyError("FILE.WRITE", f"no copy can be made ({cause.detail})", where=where) from error
         yield copy
 
 

@@ -153,6 +153,8 @@ class Database:
             yield
         except sa.SQLAlchemyError as error:
             raise _fault(error, self.name) from error
+        except self._engine.dialect.loaded_dbapi.Error as error:  # of whoever works with the driver itself
+            raise ServiceError("DATABASE.UNREACHABLE", str(error)[:200], where=self.name) from error
 
 
 def _fault(error: sa.SQLAlchemyError, where: str) -> IfppError:

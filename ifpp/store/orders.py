@@ -86,13 +86,18 @@ def finish(connection: Connection, trail: Trail, line: str, job_order_id: str, g
 
 
 def respond(connection: Connection, trail: Trail, line: str, boot_id: str, now: datetime, grace_s: float) -> list[str]:
-    """Write the response of every order that ended `grace_s` ago and has none; return their ids."""
+    """Write the response of every order that ended `grace_s` ago and has none; return their ids.
+
+    What it counts stands before it in the log: the events of stations are taken in first.
+    """
     due = select(order_end.c.job_order_id, order_end.c.at).where(
         order_end.c.line == line,
         order_end.c.responded_at == "",
         order_end.c.at <= utc_ms_text(now - timedelta(seconds=grace_s)),
     )
     ended = connection.execute(due.order_by(order_end.c.at, order_end.c.job_order_id)).all()
+    while ended and line_log.collect(connection, line, boot_id, trail.at):
+        pass
     for job_order_id, at in ended:
         body = connection.execute(newest_job, {"job_order_id": job_order_id}).scalar_one()
         response = _response(connection, read_job(body), boot_id, at, now)

@@ -13,6 +13,32 @@ from ifpp.log import get_logger
 log = get_logger("trust.tls")
 
 
+class ResumingContext(ssl.SSLContext):
+    """A client's context that goes on with the last session of a host: a new connection costs no certificates.
+
+    asyncio has no place for a session to be given; it asks the context for the connection's TLS object, so it is here.
+    """
+
+    _sessions: dict[str | bytes | None, ssl.SSLSession]
+
+    def remember(self, host: str, connection: ssl.SSLObject) -> None:
+        """Keep a connection's session for the next one; from TLS 1.3 on it is there after the first answer."""
+        if connection.session is not None:
+            self.__dict__.setdefault("_sessions", {})[host] = connection.session
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As of SSLContext, with the kept session."""
+        kept = session or self.__dict__.get("_sessions", {}).get(server_hostname)
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, kept)
+
+
 class Renewed:
     """One side's files, read again when they change; what cannot be used then is logged, and the old stays in use."""
 
@@ -75,13 +101,13 @@ def client_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     return _filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca, cert, key)
 
 
-def outward_context(ca: Path | None) -> ssl.SSLContext:
+def outward_context(ca: Path | None) -> ResumingContext:
     """Return our side towards a server that does not ask who we are, such as an SM-DP+ (SGP.22 2.6.6).
 
     Its certificate, in the name of the URL's host, comes from a CA of the PEM file `ca`; None takes the CAs of this
     machine. Raises SettingsError SETTINGS.MISSING or SETTINGS.INVALID.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)

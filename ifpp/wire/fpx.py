@@ -126,7 +126,7 @@ class _Fpx1:
         return write(_FPX, write(_DELETE, named if otk_ids else write(0x80)))  # 80 is a NULL: all
 
     def parse_deleted(self, data: bytes) -> OtkDeletion:
-        answer = _function(_DELETE, data, "DeleteOneTimeKeys")
+        answer = _function(_DELETE, data, "DeleteOneTimeKeys", signed=True)
         return OtkDeletion(
             result=answer.need(0x80).integer(),
             deleted=answer.need(0x81).integer(),
@@ -189,9 +189,14 @@ def parse_prepare_download(data: bytes) -> PrepareDownload:
     )
 
 
-def _function(tag: int, data: bytes, what: str) -> Tlv:
-    """Return the one function object under F9."""
-    (function,) = read_as(_FPX, data, what=what).exactly(tag)
+def _function(tag: int, data: bytes, what: str, *, signed: bool = False) -> Tlv:
+    """Return the one function object under F9; `signed`: a signature may follow it, where a challenge was sent."""
+    answer = read_as(_FPX, data, what=what)
+    if signed and len(answer.children()) == 2:
+        function, signature = answer.exactly(tag, fields.SIGNATURE)
+        fields.signature(signature)
+        return function
+    (function,) = answer.exactly(tag)
     return function
 
 

@@ -9,6 +9,7 @@ BENCHES = {
     "cli": "CPU of `ifpp --help`, and what it imports",
     "load": "commands of a load against the protocol's minimum",
     "heads": "16 heads against 16 times one head",
+    "rsp": "online downloads: 16 heads at 5 ms a command and 20 ms a round trip against 16 times one head",
     "modem": "bytes of a load on a modem's line against the minimum",
     "readers": "16 PC/SC heads through pcscd, against a C program that sends the same",
     "custody": "time of a unit, journal and ledger on disk against memory",

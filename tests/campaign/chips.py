@@ -27,29 +27,13 @@ from typing import Any
 
 from ifpp.sim.fleet import Fleet
 from ifpp.sim.robot import Robot, Unit
-from ifpp.sim.slots import Cut, Lamp, Slot, precise_loop
+from ifpp.sim.slots import Cut, Lamp, precise_loop
 
 _RESEATS = 12  # a person would not give up earlier either
 _HANDLING_MS = 50.0
 _LOOK_S = 0.005
 # these units cannot pass
 _HOPELESS = {"small_memory", "no_package", "dead", "tampered"}
-
-
-class PacedRobot(Robot):
-    """Takes no more units from the pile than it may, so that units do not run out before the faults do."""
-
-    allowed = 0
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._turns: dict[str, int] = {}
-
-    async def _process(self, slot: Slot, unit: Unit) -> None:
-        turn = self._turns.setdefault(unit.eid, len(self._turns) + 1)  # a unit that was put back keeps its turn
-        while turn > self.allowed:  # noqa: ASYNC110 - one look in 5 ms is cheaper than telling every slot
-            await asyncio.sleep(_LOOK_S)
-        await super()._process(slot, unit)
 
 
 class Chips(Fleet):
@@ -60,11 +44,8 @@ class Chips(Fleet):
         self._station = station
         self._rounds = 1
         units = self.units[station]
-        self._robot = PacedRobot(self._slots[station], units, handling_ms=_HANDLING_MS, reseats=_RESEATS)
-        self._robots = [self._robot]
-
-    def allow(self, units: int) -> None:
-        self._robot.allowed = units
+        self._robots = [Robot(self._slots[station], units, handling_ms=_HANDLING_MS, reseats=_RESEATS)]
+        self.allow(0)
 
     async def feed(self) -> dict[str, Any]:
         await self.work()

@@ -220,7 +220,7 @@ def _blocks() -> list[list[str]]:
 
 
 def test_readme_word_for_word(debian: Chroot, tree: Path) -> None:
-    """Every command of its first chapter but `make test`, in a copy of the tree; what root's readers do is elsewhere."""
+    """Every command of its first chapter but `make test`, in a copy of the tree, without what BEYOND names."""
     first, demos, questions = _blocks()
     assert first == ["make demo", "make test"]
     shutil.copytree(tree, debian.root / "root/ifpp")

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +92,11 @@ class Containers:
             codes[service] = process.wait(30)
         return codes
 
+    def may_write(self, path: str) -> bool:
+        """Whether the store could make a file."""
+        words = self.command("store", ["python3", "-c", f"open({path!r}, 'w')"], entry=False)
+        return subprocess.run(words, check=False, capture_output=True).returncode == 0
+
     def _command(self, service: str) -> list[str]:
         return list(self._compose["services"][service].get("command", []))
 
@@ -109,32 +112,112 @@ class Containers:
         become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"]
         become += [f"--bounding-set=-all{kept}", "--inh-caps=-all", "env", "-i"]
         values = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": "/opt/tree:/opt/libraries"}
-        values |= {"CREDENTIALS_DIRECTORY": "/run/secrets", "PYTHONDONTWRITEBYTECODE": "1"}
+        values |= {"CREDENTIALS_DIRECTORY": "/run/secrets", "LD_LIBRARY_PATH": "/opt/python/lib"}
         values |= facts.get("environment", {})
         become += [f"{name}={value}" for name, value in values.items()]
         lines = [*self._mounts(facts), "cd /etc/ifpp", f"exec {shlex.join([*become, *words])}"]
         return ["unshare", "--mount", "sh", "-euc", "\n".join(lines)]
 
     def _mounts(self, facts: dict[str, Any]) -> list[str]:
-        lines = ["mount -t tmpfs tmpfs /run", "mkdir /run/secrets"]
-        lines += ["mount -t tmpfs tmpfs /etc/ifpp", "mount -t tmpfs tmpfs /var/lib/ifpp"]
+        lines = [f"mount -t tmpfs tmpfs {place}" for place in ("/run", "/srv", "/etc/ifpp")]
         for volume in facts["volumes"]:
-            lines += self._mount(*volume.replace("${IFPP_SITE:-./site}", str(self._site)).rsplit(":", 2))
+            source, _, target = volume.removesuffix(":ro").rpartition(":")
+            source = source.replace("${IFPP_SITE:-./site}", str(self._site))
+            lines += _bind((DEPLOY / source).resolve(), target, writable=not volume.endswith(":ro"))
         for secret in facts.get("secrets", []):
             grant = {"source": secret, "target": secret} if isinstance(secret, str) else secret
-            target = os.path.join("/run/secrets", grant["target"])  # noqa: PTH118 - absolute ones stay
-            lines += self._mount(str(self._site / "secrets" / grant["source"]), target, "ro")
-        return [*lines, "mount -o remount,bind,ro /", "mount -o remount,ro /etc/ifpp"]
+            target = str(Path("/run/secrets") / grant["target"])  # an absolute one stays what it is
+            lines += _bind(self._site / "secrets" / grant["source"], target, writable=False)
+        lines += [f"mount -o remount,bind,ro {place}" for place in ("/", "/etc/ifpp")]
+        return [*lines, "mount -t tmpfs tmpfs /tmp"]
 
-    def _mount(self, source: str, target: str, mode: str = "rw") -> list[str]:
-        if mode not in ("ro", "rw"):  # the last part is the target itself
-            source, target, mode = f"{source}:{target}".rpartition(":")[0], mode, "rw"
-        path = (DEPLOY / source).resolve()
-        if target == "/exchange":
-            target = "/opt/exchange"
-        if target.startswith("/sql"):
-            return [f"mount --bind {path} /mnt"]
-        make = f"mkdir -p {target}" if path.is_dir() else f"mkdir -p {Path(target).parent} && touch {target}"
-        exists = f"[ -e {target} ] || {{ {make}; }}"
-        bind = f"mount --bind {shlex.quote(str(path))} {target}"
-        return [exists, bind, *([f"mount -o remount,bind,ro {target}"] if mode == "ro" else [])]
+
+def _bind(source: Path, target: str, *, writable: bool) -> list[str]:
+    """Make the place, and mount there what is to be seen."""
+    parent = target if source.is_dir() else str(Path(target).parent)
+    lines = [f"mkdir -p {parent}"]
+    if not source.is_dir():
+        lines.append(f"[ -e {target} ] || touch {target}")
+    lines.append(f"mount --bind {shlex.quote(str(source))} {target}")
+    return lines if writable else [*lines, f"mount -o remount,bind,ro {target}"]
+
+
+def run(*words: str | Path, **environment: str) -> str:
+    """Run a program to its good end; return what it said."""
+    env = {**os.environ, **environment}
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, env=env, timeout=100)
+    assert done.returncode == 0, f"{words}: {done.stdout} {done.stderr}"
+    return done.stdout
+
+
+def recipe() -> list[list[str]]:
+    """What deploy/site.md tells to do for a site to come up, line by line."""
+    text = (DEPLOY / "site.md").read_text().split("```sh\n")[1].split("```")[0]
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def main(folder: Path) -> dict[str, Any]:
+    """Follow the recipe; return what was seen."""
+    run("ip", "link", "set", "lo", "up")
+    site = folder / "site"
+    containers = Containers(folder, site)
+    with postgres.running(listen="127.0.0.1") as server:
+        address = server.own_database("ifpp")
+        containers.share()
+        said = [follow(words, containers, site, address) for words in recipe()]
+        try:
+            seen = look(containers, site)
+        finally:
+            codes = containers.stop()
+    return {**seen, "said": "".join(said), "codes": codes}
+
+
+def follow(words: list[str], containers: Containers, site: Path, address: str) -> str:
+    """Do what one line of the recipe says; the engine's own work is left out."""
+    if words[:2] == ["sh", "containers/prepare.sh"]:
+        return run("sh", DEPLOY / "containers" / "prepare.sh", site)
+    if words[:4] == ["docker", "compose", "run", "--rm"]:
+        return containers.run(*words[4:])
+    if words[:4] == ["docker", "compose", "up", "-d"]:
+        if words[4:] == ["postgres"]:  # what its image does with the files of /docker-entrypoint-initdb.d
+            for file in ("roles.sql", "passwords.sql"):
+                command = ["psql", "-q", "-X", "-d", address, "-v", "ON_ERROR_STOP=1", "-f"]
+                run(*command, DEPLOY / "postgresql" / file, IFPP_SECRETS=str(site / "secrets"))
+        else:
+            for service in ("broker", "store", "supervisor"):
+                containers.start(service)
+            for service in ("store", "supervisor"):
+                containers.wait(service)
+    return ""
+
+
+def look(containers: Containers, site: Path) -> dict[str, Any]:
+    """See how it runs, and that people reach it."""
+    wanted = ("Uid", "Gid", "Groups", "CapBnd", "CapEff", "NoNewPrivs")
+    status = {name: containers.status(name) for name in ("broker", "store", "supervisor")}
+    containers.run("look", "balance")
+    containers.run("owner", "store", "backup", "/srv/exchange/factory.backup", "--no-seal")
+    backup = site / "exchange" / "factory.backup"
+    places = [
+        one for one in ("/x", "/etc/ifpp/x", "/etc/ifpp/config/x", "/var/lib/ifpp/x") if containers.may_write(one)
+    ]
+    return {
+        "status": {name: {key: facts[key] for key in wanted} for name, facts in status.items()},
+        "backup": backup.stat().st_size,
+        "writable": [place for place in places if containers.may_write(place)],
+        "stranger": _stranger(),
+        "logs": {name: containers.log(name) for name in status},
+    }
+
+
+def _stranger() -> str:
+    """What the database says to a wrong password."""
+    try:
+        psycopg.connect("postgresql://ifpp_store:wrong@127.0.0.1/ifpp").close()
+    except psycopg.OperationalError as error:
+        return str(error)
+    return "let in"
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))

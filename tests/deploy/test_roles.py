@@ -25,6 +25,7 @@ from ifpp.store.migrate import migrate
 from ifpp.store.plans import Planned
 from ifpp.store.releases import Release
 from ifpp.store.schema import metadata
+from ifpp.store.steps import SCHEMA_VERSION
 from ifpp.wire.production_order import ProductionOrder
 from tests.clock import START
 from tests.real import postgres
@@ -327,7 +328,7 @@ def test_it_is_migrated_when_no_other_role_works_with_it(
     place = Place(server, tmp_path)
     monkeypatch.setattr(migrations, "_OTHERS_LEAVE_S", 0.2)
     with psycopg.connect(place.url("ifpp_owner")) as connection:  # so that there is something to do
-        connection.execute("INSERT INTO meta VALUES ('behind', %s)", [str(migrations.SCHEMA_VERSION)])
+        connection.execute("INSERT INTO meta VALUES ('behind', %s)", [str(SCHEMA_VERSION)])
     owned = place.url("ifpp_owner")
     for role in RUNNING[:3]:
         with psycopg.connect(place.url(role)), pytest.raises(CustodyError, match=r"DATABASE\.IN_USE"):

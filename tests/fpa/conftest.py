@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +18,13 @@ from ifpp.model.chip import Permit
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.recipe import IFPP_LOAD, promise
 from ifpp.sim.euicc.card import Euicc
+from ifpp.sim.smdp_plus import SmdpPlus
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.trust.chain import EuiccKey, TrustStore
 from ifpp.wire.bpp import parse_bpp
 from ifpp.wire.documents import read_delivery, read_esed
 from ifpp.wire.fpx import parse_prepare_download
+from tests.fpa.online import Site
 from tests.memory_port import MemoryPort
 
 
@@ -82,3 +84,23 @@ def make_cases(tmp_path: Path) -> Callable[..., list[Case]]:
         return cases(build_world(folder, units=units, seed=7, jobs=plan, **options))  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def whole_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """What an online download needs, with an SM-DP+ behind HTTPS; started once a module."""
+    made = Site(tmp_path_factory.mktemp("rsp"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def site(whole_site: Site) -> Site:
+    """The site with an SM-DP+ as new and an empty book."""
+    smdp = SmdpPlus.create(whole_site.tree)
+    smdp.address = whole_site.smdp.address
+    whole_site.smdp = whole_site.server.smdp = smdp
+    whole_site.server.troubles.clear()
+    for sql in ("DELETE FROM rsp_session", "DELETE FROM rsp_notice"):
+        whole_site.empty(sql)
+    return whole_site

@@ -48,9 +48,18 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(what, self.loop).result(60)
 
     def close(self) -> None:
+        self.run(_cancel_others())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+
+async def _cancel_others() -> None:
+    """What waits for a time-out is not waited for."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class Seat:
@@ -136,6 +145,10 @@ class Site:
 
     def download(self, seat: Seat, matching_id: str = "M-1", **changes: Any) -> Download:
         return download(seat.chip, self.order(seat, matching_id, **changes), self.lpa())
+
+    def empty(self, sql: str) -> None:
+        """Run one statement in the journal."""
+        self.journal.write(lambda connection: connection.execute(sql)).result()
 
     def close(self) -> None:
         for client in self._clients:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,14 +48,14 @@ from ifpp.sim import pki
 from ifpp.sim.euicc.card import Euicc
 from ifpp.sim.eum import Make
 from ifpp.sim.fleet import card_contents
-from ifpp.sim.tlv import bits, tlv
+from ifpp.sim.tlv import bits, parse, parse_one, tlv
 from ifpp.sim.world import JobPlan, build_world
 from ifpp.trust.eim import check_eim
 from tests.fpa.conftest import Case, cases
 from tests.memory_port import MemoryPort
 
 NOW = datetime.now(UTC)
-CA = pki.self_signed(pki.name_of("IoT", "eIM CA"), pki.ec.generate_private_key(pki.ec.SECP256R1()))
+CA = pki.self_signed(pki.name_of("IoT", "eIM CA"), ec.generate_private_key(ec.SECP256R1()))
 LEAF = pki.below(CA, pki.EUICC, pki.name_of("IoT", "eIM"))
 BEGIN: tuple[Step, ...] = (Identify(), Fit(), Load(("a", "b")), Verify())
 
@@ -147,8 +151,9 @@ def test_no_chip_takes_it_while_one_time_keys_remain(loaded: Loaded, step: Step)
 def test_a_policy_rule_of_an_enabled_profile_forbids_another_one(loaded: Loaded) -> None:
     chip, inside = opened(loaded)
     first = inside.nvm.profiles[0]
+    kept = b"".join(node.raw for node in parse(parse_one(first.metadata).value) if node.tag not in (0xB7, 0x99))
     owned = tlv(0xB7, tlv(0x80, bytes.fromhex("00f110"))) + tlv(0x99, bits({1}))
-    first.enabled, first.metadata = True, tlv(0xBF25, first.metadata[3:] + owned)
+    first.enabled, first.metadata = True, tlv(0xBF25, kept + owned)
     steps = loaded.steps(chip, DeleteKeys(), Enable("b"))
     steps.perform(DeleteKeys())
     for forbidden in (Enable("b"), Disable("a")):
@@ -185,7 +190,7 @@ def test_a_chip_keeps_its_eim_and_takes_no_other(loaded: Loaded) -> None:
 
 
 def with_eim(**changes: object) -> Eim:
-    return Eim(**({name: getattr(EIM, name) for name in ("id", "certificate", "issuer", "fqdn")} | changes))  # type: ignore[arg-type]
+    return msgspec.structs.replace(EIM, **changes)
 
 
 def certificate(
@@ -204,11 +209,11 @@ def certificate(
         made.certificate.not_valid_before_utc,
         made.certificate.not_valid_after_utc,
     )
-    signed = builder.add_extension(names, critical=False).sign(ca.key, pki.hashes.SHA256())
+    signed = builder.add_extension(names, critical=False).sign(ca.key, hashes.SHA256())
     return signed.public_bytes(Encoding.PEM).decode()
 
 
-STRANGER = pki.self_signed(pki.name_of("IoT", "eIM CA"), pki.ec.generate_private_key(pki.ec.SECP256R1()))
+STRANGER = pki.self_signed(pki.name_of("IoT", "eIM CA"), ec.generate_private_key(ec.SECP256R1()))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +305,7 @@ def test_each_difference_is_named(loaded: Loaded, spoil: Callable[[object], None
         stranger = inside.nvm.profiles[-1]
         stranger.iccid = Iccid("8988211900000311930").swapped
         stranger.enabled, says = False, "8988211900000311930 was not to be there"
-    with pytest.raises(CardError, match=says) as caught:
+    with pytest.raises(CardError, match=re.escape(says)) as caught:
         steps.perform(ReadBack())
     assert caught.value.code == ("EUICC.NOT_SEALED" if "locked" in says else "READBACK.DIFFERS")
     assert len(steps.differences) == 1
@@ -447,7 +452,6 @@ def test_a_recipe_that_ships_has_a_proof(loaded: Loaded) -> None:
     steps = loaded.steps(chip, DeleteKeys(), Lock(), ReadBack(), CleanToShip())
     assert steps.perform(DeleteKeys()) == {"with": "lock"}, "one command may do both"
     steps.perform(Lock())
-    assert steps.seal is None
     steps.perform(ReadBack())
     assert steps.seal is not None
     assert (steps.seal.keys_deleted, steps.seal.locked, steps.seal.lpa_answers) == (1, True, True)

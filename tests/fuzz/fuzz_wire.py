@@ -16,8 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifpp.errors import CardError, IfppError, IntakeError, WireError
-from ifpp.wire import documents, es10
+from ifpp.errors import CardError, IfppError, IntakeError, ServiceError, WireError
+from ifpp.model.ids import Eid
+from ifpp.wire import documents, es9, es10, rsp
 from ifpp.wire.apdu import open_channel
 from ifpp.wire.atr import parse_atr
 from ifpp.wire.bpp import apdu_floor, parse_bpp
@@ -155,6 +156,18 @@ TARGETS = (
     Target("report", _sealed(documents.read_report), _FILE, (lines(REPORT, OUTCOME)[:-1],)),
     Target("acknowledgement", _sealed(documents.read_acknowledgement), _FILE, (lines(ACKNOWLEDGEMENT, WORD)[:-1],)),
     Target("job order", lambda data: documents.read_job_order(io.BytesIO(data)), _FILE, (lines(JOB),)),
+    Target("info1", rsp.parse_info1, _WIRE, (build.info1(),)),
+    Target("chip's proof", rsp.parse_authenticated, _WIRE, (build.authenticated(), bytes.fromhex("BF3808A1068001AA020107"))),
+    Target("online key", rsp.parse_prepared, _WIRE, (kat("dialect", "prepare_resp"),)),
+    Target("cancelled", rsp.parse_cancelled, _WIRE, (bytes.fromhex("BF4103810105"),)),
+    Target(
+        "notices",
+        lambda data: rsp.parse_notices(data, Eid.from_bytes(build.EID)),
+        _WIRE,
+        (build.der(0xBF2B, build.der(0xA0, kat("pir_ok"), kat("pir_err"))), bytes.fromhex("BF2B03810101")),
+    ),
+    Target("server's word", es9.parse_initiated, (ServiceError,), (build.initiated(),)),
+    Target("bound package", es9.parse_package, (ServiceError,), (build.packed(kat("session_mode", "bpp")),)),
     Target(
         "card",
         _card,

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from ifpp.line import mes_desk as module
-from ifpp.model.messages import Ack
+from ifpp.model.alarms import ActiveAlarms
+from ifpp.model.messages import Ack, Rejected
 from ifpp.settings import Mes, Site
 from tests.bus.node import TOPICS, Node, until
 from tests.line.world import (
@@ -85,8 +86,10 @@ class MesNode(Node):
         orders: dict[str, Any] = json.loads(found[-1])["orders"] if found else {}
         return orders
 
-    async def acknowledge(self, through: int) -> None:
+    async def acknowledge(self, through: int, *refused: int) -> None:
+        rows = [Rejected(seq=seq, id="", code="MES.SCHEMA", text="no such unit") for seq in refused]
         ack = Ack(schema="ack/1.0", ts="2026-03-01T08:00:00.000Z", node_id="_line", epoch=1, through=through)
+        ack = msgspec.structs.replace(ack, rejected=rows)
         await self.client.publish(f"{L}/ack/mes", msgspec.json.encode(ack))
 
 
@@ -136,6 +139,22 @@ async def test_what_is_not_acknowledged_is_told_again(tmp_path: Path, factory: G
         told = len(mes.told("unit_result"))
         await until(lambda: len(mes.told("unit_result")) >= told + 2)
         assert {d["seq"] for d in mes.told("unit_result")[told + 1 :]} == {3}
+
+
+async def test_what_the_mes_refuses_is_told_no_more_and_rings(tmp_path: Path, factory: GatedFactory) -> None:
+    factory.add_job(JOB)
+    stock(factory, 2)
+    async with plant(tmp_path, factory) as (mes, station, _):
+
+        def codes() -> set[str]:
+            said = msgspec.json.decode(mes.payloads(f"{L}/state/alarms")[-1], type=ActiveAlarms)
+            return {one.code for one in said.alarms.values()}
+
+        await make(station, factory, 1)
+        await until(lambda: bool(mes.told("unit_result")))
+        await mes.acknowledge(1, 1)
+        await until(lambda: "A-150" in codes())
+        assert factory.line_log_state("L1").acknowledged == 1
 
 
 async def test_without_acknowledgement_everything_is_told_once(tmp_path: Path, factory: GatedFactory) -> None:

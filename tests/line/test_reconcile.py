@@ -56,8 +56,9 @@ class Mind:
         self.asked.append(check)
         if self.broken:
             raise ServiceError("BROKER.UNREACHABLE", "not connected")
-        result = self.answers.get(check.unit.eid)
-        return result and RouteAnswer(schema="route_check/1.0", request_id=check.request_id, result=result, code="X")
+        if (result := self.answers.get(check.unit.eid)) is None:
+            return None
+        return RouteAnswer(schema="route_check/1.0", request_id=check.request_id, result=result, code="X")
 
     async def rounds(self) -> int:
         """Go on as long as there is more to ask; return how many questions were put."""

@@ -21,6 +21,7 @@ from ifpp.metrics import Metrics, Role
 from ifpp.model.ids import Eid
 from ifpp.model.messages import Job, JobState, Product, Recipe
 from ifpp.model.states import Lamp, PackageState
+from ifpp.recipes import RecipeBook
 from ifpp.settings import Head as HeadSettings
 from ifpp.settings import Life, Outbox, Station
 from ifpp.sim.euicc.card import Euicc
@@ -163,6 +164,7 @@ class Shop:
         self.trust = TrustStore([world.ci.read_bytes()])
         self.taken = 0
         self.permits: Permits | None = None
+        self.recipes = RecipeBook()
 
     @asynccontextmanager
     async def start(
@@ -265,6 +267,7 @@ class Run:
             metrics=self.metrics,
             stopping=self.stopping,
             at_edge=at_edge,
+            recipes=shop.recipes,
         )
         made: list[CardPort] = list(self.sockets) or [make_port(url) for url in ports.values()]
         self._heads = [Head(name, port, floor) for name, port in zip(ports, made, strict=True)]

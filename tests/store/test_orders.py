@@ -111,7 +111,8 @@ def test_an_ended_order_is_responded_to_once_with_the_figures_of_the_log(factory
     assert factory.respond_to_orders("L2", "boot", later(60), grace_s=5) == []
     assert factory.respond_to_orders("L1", "boot", later(15), grace_s=5) == ["JO-1"]
     assert factory.respond_to_orders("L1", "boot", later(99), grace_s=5) == []
-    (row,) = factory.line_log_page("L1", 0)
+    *before, row = factory.line_log_page("L1", 0)
+    assert [one.name for one in before] == ["unit_result"] * 3, "what it counts stands before it"
     check("a/b/c/d/L1/_line/evt/job_response", row.body)
     told = json.loads(row.body)
     assert (told["job_state"], told["units_in"], told["good"], told["failed"]) == ("COMPLETED", 3, 2, 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 
 from ifpp.errors import TransportError
 
@@ -197,3 +199,49 @@ class T0Card:
 
     def _status(self) -> bytes:
         return bytes([0x61, min(len(self._pending), 256) % 256]) if self._pending else b"\x90\x00"
+
+
+# ---- online sessions ---------------------------------------------------------------------------------
+
+
+def info1() -> bytes:
+    keys = der(0x04, bytes(20)) + der(0x04, b"\x01" * 20)
+    return der(0xBF20, der(0x82, b"\x02\x06\x00"), der(0xA9, keys), der(0xAA, keys))
+
+
+def server_signed1() -> bytes:
+    return der(
+        0x30, der(0x80, TRANSACTION), der(0x81, bytes(16)), der(0x83, b"smdp.example"), der(0x84, b"\x02" * 16)
+    )
+
+
+def authenticated() -> bytes:
+    """AuthenticateServer's answer; the certificates are of the right shape only."""
+    context = der(0xA0, der(0x80, b"M-1"), der(0xA1, der(0x80, bytes(4)), der(0xA1)))
+    signed = der(
+        0x30, der(0x80, TRANSACTION), der(0x83, b"smdp.example"), der(0x84, b"\x02" * 16), info2(), context
+    )
+    return der(0xBF38, der(0xA0, signed, der(0x5F37, SIGNATURE), der(0x30, b"\x05\x00"), der(0x30, b"\x05\x00")))
+
+
+def es9_answer(**members: str) -> bytes:
+    header = {"functionExecutionStatus": {"status": "Executed-Success"}}
+    return json.dumps({"header": header, **members}).encode()
+
+
+def initiated() -> bytes:
+    """InitiateAuthentication's answer."""
+    return es9_answer(
+        transactionId=TRANSACTION.hex().upper(),
+        serverSigned1=base64.b64encode(server_signed1()).decode(),
+        serverSignature1=base64.b64encode(der(0x5F37, SIGNATURE)).decode(),
+        euiccCiPKIdToBeUsed=base64.b64encode(der(0x04, bytes(20))).decode(),
+        serverCertificate=base64.b64encode(der(0x30, b"\x05\x00")).decode(),
+    )
+
+
+def packed(package: bytes) -> bytes:
+    """GetBoundProfilePackage's answer."""
+    return es9_answer(
+        transactionId=TRANSACTION.hex().upper(), boundProfilePackage=base64.b64encode(package).decode()
+    )
