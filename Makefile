@@ -71,9 +71,9 @@ package: $(VENV)/.runtime
 bundle: package
 	@$(BIN)/python deploy/bundle/build.py dist "$(KEY)"
 
-# Package, bundle and README in a fresh Debian (debootstrap, as root): some minutes.
+# Package, bundle, README and the container's image in a fresh Debian (debootstrap, as root): some minutes.
 install-test: system $(VENV)/.dev
-	@$(BIN)/pytest tests/deploy/in_chroot.py
+	@$(BIN)/pytest tests/deploy/in_chroot.py tests/deploy/in_image.py
 
 # Real components the tests start. Without root they are skipped, with CI=true a missing one fails.
 system:

@@ -24,6 +24,7 @@ from ifpp.commands.people import people_app
 from ifpp.commands.pki import pki_app
 from ifpp.commands.plan import plan_app
 from ifpp.commands.quota import quota_app
+from ifpp.commands.recipe import recipe_app
 from ifpp.commands.report import report_app
 from ifpp.commands.sim import sim_app
 from ifpp.commands.station import station_app
@@ -42,6 +43,7 @@ app.add_typer(store_app, name="store")
 app.add_typer(station_app, name="station")
 app.add_typer(heads_app, name="heads")
 app.add_typer(chip_app, name="chip")
+app.add_typer(recipe_app, name="recipe")
 app.add_typer(supervisor_app, name="supervisor")
 app.add_typer(report_app, name="report")
 app.add_typer(bundle_app, name="bundle")

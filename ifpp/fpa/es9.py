@@ -10,7 +10,6 @@ import aiohttp
 
 from ifpp.errors import ServiceError
 from ifpp.model.rsp import Function, is_address
-from ifpp.trust.tls import ResumingContext
 
 _PATH = "/gsma/rsp2/es9plus/"
 _HEADERS = {
@@ -31,7 +30,7 @@ class Es9Client:
     `timeout_s` bounds one call from its start to the last byte; `connections` is the most to one SM-DP+ at a time.
     """
 
-    def __init__(self, tls: ResumingContext, *, timeout_s: float = 30.0, connections: int = 64) -> None:
+    def __init__(self, tls: ssl.SSLContext, *, timeout_s: float = 30.0, connections: int = 64) -> None:
         self._tls = tls
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._connections = connections
@@ -64,9 +63,7 @@ class Es9Client:
             async with self._open().post(
                 url, data=body, headers=_HEADERS, allow_redirects=False, timeout=self._timeout
             ) as response:
-                body = await _body(response, url)
-                self._remember(address, response)
-                return body
+                return await _body(response, url)
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise ServiceError("RSP.TLS", str(error)[:200], where=url) from error
         except aiohttp.InvalidURL as error:
@@ -74,12 +71,6 @@ class Es9Client:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             what = str(error) or type(error).__name__
             raise ServiceError("RSP.UNREACHABLE", what[:200], where=url) from error
-
-    def _remember(self, address: str, response: aiohttp.ClientResponse) -> None:
-        transport = None if response.connection is None else response.connection.transport
-        tls = None if transport is None else transport.get_extra_info("ssl_object")
-        if tls is not None:
-            self._tls.remember(address.partition(":")[0], tls)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

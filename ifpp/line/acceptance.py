@@ -22,9 +22,11 @@ from ifpp.line.signed_file import ACCEPTANCE, sign_file
 from ifpp.trust.signer import Signer
 
 FORMAT = "ifpp.acceptance/1.0"
+_SHOWN = 3
 JSON_NAME, HTML_NAME = "acceptance.json", "acceptance.html"
 _OWN_STYLE = (
     "td,th{text-align:left;vertical-align:top}td.fail{color:var(--alarm);font-weight:700}td{overflow-wrap:anywhere}"
+    "table.pairs td:first-child{width:34%}"
 )
 
 Document = Mapping[str, Any]
@@ -71,7 +73,9 @@ def _text(document: Document) -> Iterator[str]:
     for one in document["criteria"]:
         yield f"  {'pass' if one['passed'] else 'FAIL'}  {one['name']:22} {one['title']}"
         yield f"        {'':22} limit {one['limit']}; measured {one['measured']}"
-        yield from (f"        {'':22} {reason}" for reason in one["reasons"])
+        yield from (f"        {'':22} {reason}" for reason in one["reasons"][:_SHOWN])
+        if len(one["reasons"]) > _SHOWN:
+            yield f"        {'':22} ... and more: see the report"
     yield from (f"  note  {note}" for note in document["notes"])
     yield f"  {len(document['configuration']['replaced'])} settings of the plant were replaced in the copy"
 
@@ -130,7 +134,8 @@ def _title(document: Document) -> str:
 
 def _pairs(values: Mapping[str, object]) -> str:
     shown = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in values.items())
-    return _table(("", ""), (f"<td>{escape(name)}</td><td>{escape(value)}</td>" for name, value in shown))
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in shown)
+    return f"<table class=pairs><tbody>{rows}</tbody></table>"
 
 
 def _table(heads: tuple[str, ...], rows: Iterator[str]) -> str:

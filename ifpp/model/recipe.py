@@ -187,7 +187,7 @@ class Row:
 
 STEPS: dict[str, Row] = {
     "identify": Row("EID, versions, kind, TRE, free memory, keys", ("CONTACT.NO_ATR", "EUICC.NO_IFPP"), "re-seat"),
-    "fit": Row("kind and profiles that were asked for", ("FIT.KIND", "RECIPE.PROFILES", "EIM.CERTIFICATE"), "no"),
+    "fit": Row("the profiles it is to hold", ("FIT.KIND", "RECIPE.PROFILES", "EIM.CERTIFICATE"), "no"),
     "load": Row("ICCID, commands, time, signed result", ("EUICC.LOAD_REFUSED", "EUICC.INTERRUPTED"), "same package"),
     "verify": Row("ICCID and AID in the chip's own list", ("PIR.READBACK",), "no"),
     "delete-keys": Row("keys deleted", ("EUICC.NOT_SEALED", "EUICC.NOT_AUTHORISED"), "re-seat"),

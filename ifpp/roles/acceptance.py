@@ -217,9 +217,9 @@ class _Acceptance:
 
     def _notes(self) -> Iterator[str]:
         """What a reader should know that is no fault of the line."""
-        plants, ours = self._plant.site.store.database, self._line.database
-        if plants.partition(":")[0] != ours.partition(":")[0]:
-            yield "the plant's database is of another kind than the copy's: name an empty one with --database"
+        plants, ours = (url.partition(":")[0] for url in (self._plant.site.store.database, self._line.database))
+        if plants != ours:
+            yield f"the plant's database is {plants}, the copy's was {ours}"
         if self._line.broker is not None and self._line.broker.kind is not BrokerKind.MOSQUITTO:
             yield "Mosquitto is not installed: the copy's broker is another one"
         if self._plant.site.broker.tls or self._plant.site.store.tls:

@@ -14,7 +14,7 @@ from ifpp.model.clock import utc_ms_text
 from ifpp.roles.acceptance_line import AcceptanceLine, Act, Done, Journey
 from ifpp.sim.judge import HOPELESS, judge
 from ifpp.sim.smdpf import SmDpf
-from ifpp.sim.witness import Attempt, Event, Evidence, Package, Sending, units_of
+from ifpp.sim.witness import Attempt, Event, Evidence, Package, Sending, Unit, units_of
 from ifpp.sim.world import WorldSummary
 from ifpp.station.look import read_journal
 from ifpp.store.factory import Factory
@@ -42,13 +42,16 @@ class Criterion:
 
 @dataclass(slots=True)
 class Gathered:
-    """The evidence and what does not go into the judge's: the books' balance, reports that the SM-DPf verified."""
+    """The evidence and what does not go into the judge's: the books' balance, whether each report was
+    acknowledged without a refusal (`answered`), the defect of each EID's last attempt.
+    """
 
     evidence: Evidence
     balance: list[BalanceRow] = field(default_factory=list)
     audit_entries: int = 0
     audit_findings: list[str] = field(default_factory=list)
     answered: list[bool] = field(default_factory=list)
+    defects: dict[str, str] = field(default_factory=dict)
 
 
 def gather(line: AcceptanceLine, world: WorldSummary) -> Gathered:
@@ -80,7 +83,7 @@ def gather(line: AcceptanceLine, world: WorldSummary) -> Gathered:
             at=utc_ms_text(datetime.now(UTC)),
         )
         answered = [bool(row.acknowledged_at) and not row.refused for row in factory.written_reports()]
-        return Gathered(evidence, factory.balance(), entries, findings, answered)
+        return Gathered(evidence, factory.balance(), entries, findings, answered, books.defects)
     finally:
         factory.close()
 
@@ -124,7 +127,7 @@ def criteria(
 ) -> list[Criterion]:
     """Judge: every criterion with its limit and what was measured."""
     return [
-        *_of_units(testimony.evidence, world),
+        *_of_units(testimony, world),
         *_of_custody(testimony),
         *_of_acts(journey, lease_s),
         _none("end", "The line came to its end", "faults", journey.faults),
@@ -132,13 +135,14 @@ def criteria(
     ]
 
 
-def _of_units(evidence: Evidence, world: WorldSummary) -> Iterator[Criterion]:
+def _of_units(testimony: Gathered, world: WorldSummary) -> Iterator[Criterion]:
+    evidence = testimony.evidence
     units, faults = evidence.units, {plan.eid: plan.fault for plan in world.units}
     tried = {attempt.eid for attempt in evidence.attempts}
     undecided = [unit.eid for unit in units if not unit.bin or unit.eid not in tried]
     yield _share("units.decided", "Every unit has a result in the books and a bin", len(units), undecided)
     sound = [unit for unit in units if unit.fault not in HOPELESS]
-    yield _share("units.passed", "Sound units passed", len(sound), [u.eid for u in sound if u.lamp != "pass"])
+    yield _share("units.passed", "Sound units passed", len(sound), _failed(testimony, sound))
     pulled = [unit for unit in units if faults[unit.eid] == "contact"]
     yield _share(
         "units.pulled", "Units pulled in the middle passed", len(pulled), [u.eid for u in pulled if u.lamp != "pass"]
@@ -150,23 +154,32 @@ def _of_units(evidence: Evidence, world: WorldSummary) -> Iterator[Criterion]:
     yield _share("units.clear", "Green units are clean to ship, by a signed entry", len(green), shut)
 
 
+def _failed(testimony: Gathered, units: Sequence[Unit]) -> list[str]:
+    """Name what should have passed and did not, with the defect of its last attempt."""
+    return [f"EID {u.eid}: {testimony.defects.get(u.eid, '')}".rstrip(": ") for u in units if u.lamp != "pass"]
+
+
 def _not_clear(evidence: Evidence, eid: str) -> bool:
     return bool(evidence.gates[eid]) or eid not in evidence.cleared
 
 
 def _of_custody(testimony: Gathered) -> Iterator[Criterion]:
     evidence, verdict = testimony.evidence, judge(testimony.evidence)
-    yield _none("custody.lost", "Keys, profiles, packages, events that were lost", "lost", verdict.lost)
-    yield _none("custody.doubled", "... that count twice", "doubled", verdict.doubled)
-    yield _none("custody.wrong", "... left open, or booked as what they are not", "wrong", verdict.unresolved_wrongly)
+    yield _none("custody.lost", "No key, profile, package or event was lost", "lost", verdict.lost)
+    yield _none("custody.doubled", "Nothing counts twice", "doubled", verdict.doubled)
+    yield _none(
+        "custody.wrong", "Nothing is left open, or booked as what it is not", "wrong", verdict.unresolved_wrongly
+    )
     bad = [f"{row.sku} {row.region} {row.smdp_oid}" for row in testimony.balance if not row.holds]
     open_ones = sum(row.claimed + row.sent + row.unknown for row in testimony.balance)
     bad += [f"{open_ones} packages are claimed, sent or unknown"] if open_ones else []
     yield _none("custody.balance", "The mass balance holds and no package is open", "faults", bad)
-    yield _none("audit", f"Audit log of {testimony.audit_entries} entries", "findings", testimony.audit_findings)
+    yield _none(
+        "audit", f"The audit log of {testimony.audit_entries} entries verifies", "findings", testimony.audit_findings
+    )
     refused = [*evidence.refused, *(["a report is not acknowledged"] if not all(testimony.answered) else [])]
     refused += [] if testimony.answered else ["there is no report"]
-    yield _none("reports", f"Reports: {len(evidence.proven)} installations the SM-DPf verified", "refused", refused)
+    yield _none("reports", f"The SM-DPf verified {len(evidence.proven)} reported installations", "refused", refused)
 
 
 def _of_acts(journey: Journey, lease_s: float) -> Iterator[Criterion]:

@@ -42,12 +42,12 @@ _SHORT = {"fleet", "import", "keys", "report", "deliver", "smdpf"}  # processes 
 class Act(StrEnum):
     """What is done to the line, in this order."""
 
-    BROKER_AWAY = "broker down for 3 s"
-    STORE_KILLED = "store killed (kill -9)"
-    STATION_KILLED = "station killed (kill -9)"
-    SUPERVISOR_KILLED = "supervisor killed (kill -9)"
-    POWER_CUT = "power cut: every process killed at once, every chip without power"
-    RESTART = "every process stopped in order and started again"
+    BROKER_AWAY = "Broker down for 3 s"
+    STORE_KILLED = "Store killed (kill -9)"
+    STATION_KILLED = "Station killed (kill -9)"
+    SUPERVISOR_KILLED = "Supervisor killed (kill -9)"
+    POWER_CUT = "Power cut: every process killed at once, every chip without power"
+    RESTART = "Every process stopped in order and started again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ clean to ship, the chip is what the recipe promised.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -232,24 +232,23 @@ def _account_recipe(figures: Figures, recipe: Recipe, truth: dict[str, dict[str,
 
 def _count_apdus(figures: Figures, world: WorldSummary, truth: Iterable[dict[str, Any]], block_size: int) -> None:
     """Mean commands of a load as the chips counted them, and the minimum for the same packages (both per load)."""
-    floor: dict[str, int] = {}
+    floor: dict[str, list[int]] = defaultdict(list)
     for path in world.deliveries:
         with path.open("rb") as stream:
             _, items = read_delivery(stream)
             for item in items:
-                if item.eid in floor:
-                    continue
                 segments = parse_bpp(item.bpp).segments
-                floor[item.eid] = apdu_floor(segments, len(item.prepare_download), block_size)
-    loads = [(unit["load_apdus"][0], floor[unit["eid"]]) for unit in truth if _one_clean_load(unit)]
-    if loads:
-        figures.apdus_per_unit = sum(really for really, _ in loads) / len(loads)
-        figures.apdu_floor_per_unit = sum(least for _, least in loads) / len(loads)
+                floor[item.eid].append(apdu_floor(segments, len(item.prepare_download), block_size))
+    clean = [unit for unit in truth if _loaded_cleanly(unit)]
+    if loads := sum(len(unit["load_apdus"]) for unit in clean):
+        least = sum(sum(floor[unit["eid"]][: len(unit["load_apdus"])]) for unit in clean)
+        figures.apdus_per_unit = sum(sum(unit["load_apdus"]) for unit in clean) / loads
+        figures.apdu_floor_per_unit = least / loads
 
 
-def _one_clean_load(unit: dict[str, Any]) -> bool:
-    """A load that was neither cut off nor ended early by a refusal can be compared with the minimum."""
-    return unit["seatings"] == 1 and len(unit["load_apdus"]) == 1 and unit["lamp"] == "pass"
+def _loaded_cleanly(unit: dict[str, Any]) -> bool:
+    """Loads that were neither cut off nor ended early by a refusal can be compared with the minimum."""
+    return unit["seatings"] == 1 and bool(unit["load_apdus"]) and unit["lamp"] == "pass"
 
 
 def _verify_reports(figures: Figures, folder: Path, world: WorldSummary) -> None:

@@ -18,6 +18,7 @@ from re import match
 
 from ifpp.roles.check import Finding, Level, Probe, Role, Subject
 from ifpp.roles.runtime import beside
+from ifpp.settings import Tls
 from ifpp.station.look import SQLITE_NEEDED, sqlite_version
 
 _MB = 1_000_000
@@ -162,7 +163,7 @@ def _secrets(subject: Subject) -> set[Path]:
     """Private keys and key files that the settings name."""
     found: set[Path] = set()
     if (site := subject.site) is not None and (file := subject.site_file) is not None:
-        tables = [site.store.tls] if subject.is_for(Role.STORE) else []
+        tables: list[Tls | None] = [site.store.tls] if subject.is_for(Role.STORE) else []
         if subject.is_for(Role.SUPERVISOR):
             tables += [site.broker.tls, *(one.tls for one in site.reports.smdp.values())]
             found |= {beside(file, site.courier.key)} if site.courier.key else set()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ifpp.errors import ServiceError, SettingsError
 from ifpp.roles.check import Finding, Level, Probe, Role, Subject
+from ifpp.roles.recipes import check_recipes
 from ifpp.roles.runtime import beside, load_trust
 from ifpp.settings import Keys, Site, Tls
 from ifpp.trust.expiry import SOON, endings
@@ -43,6 +44,8 @@ def probes(subject: Subject) -> list[tuple[str, Probe]]:
     ]
     if subject.is_for(Role.STATION, Role.SUPERVISOR):
         found.append(("trust", lambda: _trust(site, file)))
+    if site.recipes and subject.is_for(Role.STATION):
+        found.append(("recipes", lambda: _recipes(site, file)))
     if subject.is_for(Role.STORE, Role.SUPERVISOR):
         found.append(("database", lambda: _database(site, file)))
     if not subject.running:
@@ -78,6 +81,12 @@ def _clients(site: Site, file: Path, subject: Subject) -> list[tuple[str, Files 
 def _trust(site: Site, file: Path) -> Iterator[Finding]:
     load_trust(site, file)
     yield Finding("trust", Level.OK, str(beside(file, site.trust.roots)), "CI certificates can be read")
+
+
+def _recipes(site: Site, file: Path) -> Iterator[Finding]:
+    folder = beside(file, site.recipes)
+    names = ", ".join(f"{recipe.name} {recipe.version}" for recipe in check_recipes(folder))
+    yield Finding("recipes", Level.OK, str(folder), f"can work: {names}")
 
 
 def _certificates(site: Site, file: Path, subject: Subject) -> Iterator[Finding]:

@@ -19,12 +19,8 @@ class ResumingContext(ssl.SSLContext):
     asyncio has no place for a session to be given; it asks the context for the connection's TLS object, so it is here.
     """
 
-    _sessions: dict[str | bytes | None, ssl.SSLSession]
-
-    def remember(self, host: str, connection: ssl.SSLObject) -> None:
-        """Keep a connection's session for the next one; from TLS 1.3 on it is there after the first answer."""
-        if connection.session is not None:
-            self.__dict__.setdefault("_sessions", {})[host] = connection.session
+    def __init__(self, protocol: int) -> None:  # noqa: ARG002 - SSLContext takes it when it is made
+        self._last: dict[str | bytes | None, ssl.SSLObject] = {}
 
     def wrap_bio(
         self,
@@ -34,9 +30,13 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As of SSLContext, with the kept session."""
-        kept = session or self.__dict__.get("_sessions", {}).get(server_hostname)
-        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, kept)
+        """As of SSLContext, with the session of the last connection to this host."""
+        last = self._last.get(server_hostname)
+        if session is None and last is not None:
+            session = last.session  # from TLS 1.3 on it came with the first answer, not with the handshake
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        self._last[server_hostname] = made
+        return made
 
 
 class Renewed:

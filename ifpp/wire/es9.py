@@ -20,6 +20,7 @@ from ifpp.wire import rsp
 from ifpp.wire.bpp import parse_bpp
 
 _MOST_TRANSACTION_DIGITS = 32
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SUCCESS = frozenset({"Executed-Success", "Executed-WithWarning"})
 
 
@@ -165,13 +166,13 @@ def _read(body: bytes, kind: type[A], what: Function) -> A:
     """Read the header first: a refusal has no other members."""
     try:
         status = msgspec.json.decode(body, type=_Answer).header.function_execution_status
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _NO_JSON as error:
         raise _unreadable(error, what) from None
     if status.status not in _SUCCESS:
         _refuse(status, what)
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except _NO_JSON as error:
         raise _unreadable(error, what) from None
 
 

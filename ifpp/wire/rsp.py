@@ -29,6 +29,7 @@ _RAT = 0xBF43
 _MEMORY_RESET = 0xBF34
 _OK, _FAILED, _ERROR = 0xA0, 0xA1, 0x81
 _INTEGER = 0x02
+_PROOF = (fields.SEQUENCE, fields.SIGNATURE, fields.SEQUENCE, fields.SEQUENCE)
 _CHALLENGE_BYTES, _HASH_BYTES, _KEY_ID_BYTES = 16, 32, (1, 64)
 _MOST_ADDRESS = 255
 _NO_RESULT_AVAILABLE = 1
@@ -122,11 +123,12 @@ def parse_authenticated(data: bytes) -> ChipWord:
     refused = answer.first(_FAILED)
     if refused is not None:
         return ChipWord(data, _transaction(refused), refused.need(_INTEGER).integer())
-    signed, signature, chip, *issuers = answer.need(_OK).children()
-    if signed.tag != fields.SEQUENCE or chip.tag != fields.SEQUENCE or not issuers:
+    members = answer.need(_OK).children()
+    if tuple(member.tag for member in members[: len(_PROOF)]) != _PROOF:
         raise answer.error("is no proof: euiccSigned1, its signature, CERT.EUICC and CERT.EUM")
+    signed, signature, chip, eum, *others = members
     # from SGP.22 v3 on further issuers stand in A1 behind CERT.EUM
-    further = [each for member in issuers[1:] for each in member.children()]
+    further = [each for member in others for each in member.children()]
     return ChipWord(
         raw=data,
         transaction_id=_transaction(signed),
@@ -136,7 +138,7 @@ def parse_authenticated(data: bytes) -> ChipWord:
         address=signed.need(0x83).text(_MOST_ADDRESS),
         server_challenge=signed.need(0x84).sized(_CHALLENGE_BYTES),
         euicc_certificate=chip.raw,
-        eum_chain=(issuers[0].raw, *(each.raw for each in further)),
+        eum_chain=(eum.raw, *(each.raw for each in further)),
     )
 
 

@@ -192,22 +192,6 @@ def test_a_removed_package_leaves_the_books(installed: Chroot) -> None:
     assert (installed.root / "etc/ifpp/site.toml").read_text() == "# the plant's\n"
 
 
-def _index(debian: Chroot) -> tuple[Path, ...]:
-    """Let pip in the chroot use what pip uses here; return the folders it has to see."""
-    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    lines = [line.split("=", 1) for line in said.stdout.splitlines()]
-    own = {key.rsplit(".", 1)[1]: value.strip("'") for key, value in lines if "cert" not in key}
-    text = "".join(f"{key} = {value.replace(chr(92) + 'n', ' ')}\n" for key, value in own.items())
-    (debian.root / "etc/pip.conf").write_text(f"[global]\n{text}")
-    shutil.copy("/etc/resolv.conf", debian.root / "etc/resolv.conf")
-    shutil.copy("/etc/hosts", debian.root / "etc/hosts")
-    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
-    if bundle.exists():
-        shutil.copy(bundle, debian.root / "etc/ssl/certs/ca-certificates.crt")
-    words = [Path(w.removeprefix("file://")) for value in own.values() for w in re.split(r"\\n|\s", value)]
-    return tuple(sorted({Path("/", *w.parts[1:2]) for w in words if w.is_absolute() and w.exists()}))
-
-
 BEYOND = ("PROFILE.der", "pcsc", "pkcs11")  # a profile of one's own, root's readers, a token
 
 
@@ -225,7 +209,7 @@ def test_readme_word_for_word(debian: Chroot, tree: Path) -> None:
     assert first == ["make demo", "make test"]
     shutil.copytree(tree, debian.root / "root/ifpp")
     proxies = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
-    mounts = _index(debian)
+    mounts = chroot.index(debian)
 
     def follow(command: str, **more: str) -> str:
         done = debian.run("sh", "-c", f"cd /root/ifpp && {command}", network=True, mounts=mounts, **proxies, **more)

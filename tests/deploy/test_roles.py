@@ -338,3 +338,16 @@ def test_it_is_migrated_when_no_other_role_works_with_it(
     place.psql("ifpp_owner", "grants.sql")
     with closing(place.factory("ifpp_store")) as store:
         store.ping()
+
+
+def test_an_ifpp_that_was_rolled_back_leaves_its_mark(server: Postgres, tmp_path: Path) -> None:
+    """The database is one step ahead and allows the version before."""
+    place = Place(server, tmp_path)
+    with psycopg.connect(place.url("ifpp_owner")) as connection:
+        connection.execute("UPDATE meta SET value = %s WHERE key = 'schema_version'", [str(SCHEMA_VERSION + 1)])
+    for role in RUNNING[:3]:
+        with closing(place.factory(role)) as factory:
+            factory.ping()
+        assert place.rows(role, "SELECT value FROM meta WHERE key = 'behind'") == [(str(SCHEMA_VERSION),)]
+        with psycopg.connect(place.url(role)) as connection:
+            connection.execute("DELETE FROM meta WHERE key = 'behind'")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ifpp.errors import CustodyError, VerificationError
-from ifpp.fpa.es9 import HeadEs9
+from ifpp.fpa.es9 import Es9Client, HeadEs9
 from ifpp.fpa.rsp import Download, Lpa, close_left_open, deliver, download
 from ifpp.model.ids import Iccid
 from ifpp.model.rsp import ActivationCode, Function, SessionStep
@@ -19,7 +19,10 @@ from ifpp.model.states import PackageState
 from ifpp.sim import pki
 from ifpp.sim.eum import Eum
 from ifpp.sim.smdp_plus import Order, SmdpPlus, State
+from ifpp.sim.tlv import bits, parse_one, tlv
 from ifpp.trust.chain import TrustStore
+from ifpp.trust.tls import outward_context
+from ifpp.wire import rsp
 from ifpp.wire.bpp import parse_bpp, segment_blocks
 from ifpp.wire.es9 import parse_package
 from tests.fpa.online import Seat, Site
@@ -119,6 +122,39 @@ def test_connections_are_used_again(site: Site) -> None:
         site.release(f"M-{number}")
         assert fault(site.download(site.seat(), f"M-{number}")) == ""
     assert site.server.connections - before <= 1
+
+
+def test_a_new_connection_takes_up_the_tls_session(site: Site) -> None:
+    context = outward_context(site.ca)
+
+    async def reused() -> bool | None:
+        async with Es9Client(context) as client:
+            await client.call(site.smdp.address, Function.INITIATE_AUTHENTICATION, b"{}")
+        return context._last["localhost"].session_reused
+
+    assert [site.loop.run(reused()) for _ in range(3)] == [False, True, True]
+
+
+def test_what_else_a_chip_is_asked(site: Site) -> None:
+    site.release()
+    seat = site.seat()
+    assert rsp.parse_addresses(seat.chip.command(rsp.addresses_request())) == ("", "lpa.ds.example")
+    assert rsp.parse_rat(seat.chip.command(rsp.rat_request())) == (frozenset({1, 2}),)
+    assert rsp.parse_memory_reset(seat.chip.command(rsp.memory_reset_request())) == 1, "nothing to delete"
+    assert fault(site.download(seat)) == ""
+    assert rsp.parse_memory_reset(seat.chip.command(rsp.memory_reset_request())) == 0
+    assert seat.iccids == set()
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(True, ""), (False, "FIT.RULE")])
+def test_policy_rules_are_looked_up_before_the_key_is_made(site: Site, allowed: bool, code: str) -> None:
+    order, seat = site.release(), site.seat()
+    order.metadata = tlv(0xBF25, parse_one(order.metadata).value, tlv(0x99, bits({1})))
+    if not allowed:
+        seat.euicc.nvm.rat = b""
+    assert fault(site.download(seat)) == code
+    assert [reason for _, reason in site.smdp.cancelled] == ([] if allowed else [3])
+    assert len(seat.euicc.nvm.session_keys) == 0
 
 
 # ---- what the SM-DP+ refuses -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ifpp.errors import CardError, IfppError, IntakeError, ServiceError, WireError
 from ifpp.model.ids import Eid
-from ifpp.wire import documents, es9, es10, rsp
+from ifpp.wire import configuration, documents, es9, es10, rsp
 from ifpp.wire.apdu import open_channel
 from ifpp.wire.atr import parse_atr
 from ifpp.wire.bpp import apdu_floor, parse_bpp
@@ -137,6 +137,16 @@ TARGETS = (
         "retrieved", es10.parse_retrieved, _WIRE, (build.der(0xBF2B, build.der(0xA0, kat("pir_ok"), kat("pir_err"))),)
     ),
     Target("cancel", es10.parse_cancel_session, _WIRE, (bytes.fromhex("BF4103810105"),)),
+    Target("addresses", configuration.parse_addresses, _WIRE, (bytes.fromhex("BF3C0A8003612E628103632E64"),)),
+    Target(
+        "rules", configuration.parse_rat, _WIRE, (bytes.fromhex("BF4315A013301180020560A1073005800362F21082020780"),)
+    ),
+    Target(
+        "eims",
+        configuration.parse_eims,
+        _WIRE,
+        (bytes.fromhex("BF5518A0163014800165810166830101A505A10302010187020780"),),
+    ),
     Target("sent", es10.parse_sent, _WIRE, (bytes.fromhex("BF3003800100"),)),
     Target("status", FPX1.parse_status, _WIRE, (kat("dialect", "status_resp"),)),
     Target("keys", FPX1.parse_otks, _WIRE, (kat("dialect", "list_resp"),)),
@@ -157,7 +167,9 @@ TARGETS = (
     Target("acknowledgement", _sealed(documents.read_acknowledgement), _FILE, (lines(ACKNOWLEDGEMENT, WORD)[:-1],)),
     Target("job order", lambda data: documents.read_job_order(io.BytesIO(data)), _FILE, (lines(JOB),)),
     Target("info1", rsp.parse_info1, _WIRE, (build.info1(),)),
-    Target("chip's proof", rsp.parse_authenticated, _WIRE, (build.authenticated(), bytes.fromhex("BF3808A1068001AA020107"))),
+    Target(
+        "chip's proof", rsp.parse_authenticated, _WIRE, (build.authenticated(), bytes.fromhex("BF3808A1068001AA020107"))
+    ),
     Target("online key", rsp.parse_prepared, _WIRE, (kat("dialect", "prepare_resp"),)),
     Target("cancelled", rsp.parse_cancelled, _WIRE, (bytes.fromhex("BF4103810105"),)),
     Target(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,19 @@ class Chroot:
         whole = ["unshare", *spaces, "sh", "-c", enter, "sh", str(self.root), *map(str, command)]
         env = {**ENVIRONMENT, **more}
         return subprocess.run(whole, capture_output=True, text=True, check=False, env=env, cwd="/")
+
+
+def index(debian: Chroot) -> tuple[Path, ...]:
+    """Let pip in the chroot use what pip uses here; return the folders it has to see."""
+    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    lines = [line.split("=", 1) for line in said.stdout.splitlines()]
+    own = {key.rsplit(".", 1)[1]: value.strip("'") for key, value in lines if "cert" not in key}
+    text = "".join(f"{key} = {value.replace(chr(92) + 'n', ' ')}\n" for key, value in own.items())
+    (debian.root / "etc/pip.conf").write_text(f"[global]\n{text}")
+    shutil.copy("/etc/resolv.conf", debian.root / "etc/resolv.conf")
+    shutil.copy("/etc/hosts", debian.root / "etc/hosts")
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    if bundle.exists():
+        shutil.copy(bundle, debian.root / "etc/ssl/certs/ca-certificates.crt")
+    words = [Path(w.removeprefix("file://")) for value in own.values() for w in re.split(r"\\n|\s", value)]
+    return tuple(sorted({Path("/", *w.parts[1:3]) for w in words if w.is_absolute() and w.exists()}))

@@ -306,9 +306,10 @@ def failing(found: dict[str, Criterion]) -> set[str]:
 def test_what_is_wrong_fails_its_criterion_with_its_reason() -> None:
     told = gathered()
     told.evidence.units[0].lamp = told.evidence.units[0].bin = "fail"
+    told.defects = {"e1": "EUICC.TOO_OLD"}
     found = judged(told)
     assert "units.passed" in failing(found)
-    assert found["units.passed"].reasons == ["e1"]
+    assert found["units.passed"].reasons == ["EID e1: EUICC.TOO_OLD"]
 
     told = gathered()
     told.evidence.units[2].lamp = "pass"

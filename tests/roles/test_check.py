@@ -323,3 +323,27 @@ async def test_a_broker_that_answers(plant: Plant, tmp_path: Path) -> None:
         plant.site.write_text(f"{SITE}[broker]\nport = {broker.port}\n")
         found = await asyncio.to_thread(plant.look)
     assert one(found, "broker", Level.OK).seen == "answers"
+
+
+# ---- each process its own user -----------------------------------------------------------------------------
+
+
+def test_a_process_is_not_asked_for_what_only_the_others_may_read(plant: Plant) -> None:
+    """The supervisor's key and the factory database are no matter of a station, nor that key of the store."""
+    plant.write(broker='[broker.tls]\nca = "ca.pem"\ncert = "line.pem"\nkey = "line.key"\n')
+    plant.site.write_text(plant.site.read_text().replace("../factory.db", "/nowhere/factory.db"))
+    missing = {str(plant.site.parent / "ca.pem"), "/nowhere"}
+    for role in (Role.STATION, Role.STORE, Role.SUPERVISOR):
+        seen = {one.where for one in plant.look(role) if one.level is Level.FAILURE} & missing
+        assert seen == {Role.STATION: set(), Role.STORE: {"/nowhere"}, Role.SUPERVISOR: missing}[role]
+
+
+def test_a_clock_that_may_not_be_asked_is_no_alarm(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sandboxed:
+        def adjtimex(self, _buffer: object) -> int:
+            return -1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_args, **_more: Sandboxed())
+    monkeypatch.setattr("ctypes.get_errno", lambda: 1)
+    clock = one(plant.look(), "clock", Level.NOTE)
+    assert "Operation not permitted" in clock.seen

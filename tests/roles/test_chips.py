@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ifpp.errors import SettingsError
+from ifpp.errors import SettingsError, VerificationError
 from ifpp.fpa.chip import Chip
 from ifpp.fpa.load import load, prepare
 from ifpp.fpa.steps import Steps, eim_data
@@ -18,10 +19,12 @@ from ifpp.model.clock import SystemClock
 from ifpp.model.recipe import IFPP_LOAD, Eim, Load, Nickname, Recipe
 from ifpp.recipes import load_recipe
 from ifpp.roles.chips import broken, redacted, show_diff, write_dump
+from ifpp.roles.recipes import show
 from ifpp.sim.euicc import Euicc
 from ifpp.sim.eum import Make
 from ifpp.trust.eim import check_eim
 from tests.fpa.conftest import Case, make_cases
+from tests.fpa.test_steps import CA, certificate, pem
 from tests.hw.ports import KINDS, Rig, rig_of
 
 __all__ = ["make_cases"]
@@ -150,3 +153,22 @@ def test_an_empty_head_and_a_file_that_cannot_be_written_are_told(rig: Rig, tmp_
     with pytest.raises(SettingsError) as caught:
         write_dump(rig.url("h01"), None, tmp_path / "no" / "a.json", redact=False, wait_s=2)
     assert caught.value.code == "FILE.WRITE"
+
+
+def test_a_recipe_is_shown_step_by_step_with_its_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    show([SHIPPED, SHIPPED / "iot-eim.toml"])
+    text = capsys.readouterr().out
+    assert text.count("iot-eim 1  ") == 2
+    assert "EUICC.POLICY (PRODUCT)" in text
+    assert (
+        "promises: each profile enabled, called 'factory'; eIM eim.example; no one-time key; factory services" in text
+    )
+
+
+def test_a_recipe_whose_certificate_has_ended_is_not_shown_as_sound(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path, dirs_exist_ok=True)
+    past = certificate("eim.example", days=-800)
+    (tmp_path / "eim.pem").write_text(past)
+    (tmp_path / "eim-ca.pem").write_text(pem(CA))
+    with pytest.raises(VerificationError, match="is valid from"):
+        show([tmp_path])

@@ -19,11 +19,11 @@ import pytest
 
 from ifpp.bus.broker import free_port
 from ifpp.errors import CustodyError, IfppError, TransportError
+from ifpp.fpa.steps import Steps
 from ifpp.model.messages import ClaimRequest, Job, JobState, UnitResultEvent
 from ifpp.model.states import Lamp, PackageState
 from ifpp.settings import Cache as CacheSettings
 from ifpp.settings import Head, Station
-from ifpp.station import cycle
 from ifpp.station.cache import Cache, Wanted
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
@@ -288,7 +288,7 @@ async def test_of_two_stations_with_one_package_one_installs_it(
     async with desk(shop, tmp_path / "one") as at:
         at.away()
         with monkeypatch.context() as patch:
-            patch.setattr(cycle.Steps, "perform", _lost)
+            patch.setattr(Steps, "perform", _lost)
             assert await at.run.load(chip) is Lamp.RESEAT
         assert [one.package_state for one in (await at.last()).profiles] == ["INSTALLED"]
         await take(shop, at.run.journal)

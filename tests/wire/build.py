@@ -210,17 +210,13 @@ def info1() -> bytes:
 
 
 def server_signed1() -> bytes:
-    return der(
-        0x30, der(0x80, TRANSACTION), der(0x81, bytes(16)), der(0x83, b"smdp.example"), der(0x84, b"\x02" * 16)
-    )
+    return der(0x30, der(0x80, TRANSACTION), der(0x81, bytes(16)), der(0x83, b"smdp.example"), der(0x84, b"\x02" * 16))
 
 
 def authenticated() -> bytes:
     """AuthenticateServer's answer; the certificates are of the right shape only."""
     context = der(0xA0, der(0x80, b"M-1"), der(0xA1, der(0x80, bytes(4)), der(0xA1)))
-    signed = der(
-        0x30, der(0x80, TRANSACTION), der(0x83, b"smdp.example"), der(0x84, b"\x02" * 16), info2(), context
-    )
+    signed = der(0x30, der(0x80, TRANSACTION), der(0x83, b"smdp.example"), der(0x84, b"\x02" * 16), info2(), context)
     return der(0xBF38, der(0xA0, signed, der(0x5F37, SIGNATURE), der(0x30, b"\x05\x00"), der(0x30, b"\x05\x00")))
 
 
@@ -242,6 +238,4 @@ def initiated() -> bytes:
 
 def packed(package: bytes) -> bytes:
     """GetBoundProfilePackage's answer."""
-    return es9_answer(
-        transactionId=TRANSACTION.hex().upper(), boundProfilePackage=base64.b64encode(package).decode()
-    )
+    return es9_answer(transactionId=TRANSACTION.hex().upper(), boundProfilePackage=base64.b64encode(package).decode())
