@@ -10,7 +10,7 @@ FUZZ_RUNS ?= 200000
 # Dozens of processes start here: each would compile all of Python's modules anew without their bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards reference package bundle install-test lock clean
+.PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards reference contract package bundle install-test lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
@@ -61,6 +61,10 @@ dashboards:
 # config/REFERENCE.md, from the settings' types and the comments in the sample files.
 reference: $(VENV)/.runtime
 	@$(BIN)/python scripts/reference.py
+
+# The line contract as files, frozen for the version at hand as long as that is not released.
+contract: $(VENV)/.runtime
+	@PYTHONPATH=. $(BIN)/python scripts/contract.py
 
 # dist/ifpp_VERSION_ARCH.deb for Debian 12, with everything it needs of Python; the same bytes each time.
 package: $(VENV)/.runtime

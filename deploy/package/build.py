@@ -129,6 +129,7 @@ def documents(tree: Path, wheels: list[Path]) -> None:
             _place(ROOT / name, tree / DOC / name)
     for source in sorted((ROOT / "deploy").glob("*.md")):
         _place(source, tree / DOC / "deploy" / source.name)
+    _place(ROOT / "systemd" / "README.md", tree / DOC / "systemd" / "README.md")
     _place(ROOT / "config" / "REFERENCE.md", tree / DOC / "config" / "REFERENCE.md")
     _place(ROOT / "deploy" / "pictures" / "station.png", tree / DOC / "deploy" / "pictures" / "station.png")
     for folder in ("config", "stations"):

@@ -2,6 +2,9 @@
 
 From this one table come the AsyncAPI 3 document and the JSON Schemas in `ifpp/bus/published`, which the package ships:
 `ifpp contract` writes them, a test holds them to the table. The hash of the AsyncAPI document stands in every birth.
+
+A release freezes its document: `make contract` copies it to `tests/bus/released` under the version and writes its
+digest into SHA256SUMS there. A frozen one never changes again, and later contracts may only add to each of them.
 """
 
 from __future__ import annotations
@@ -108,6 +111,7 @@ CHANNELS: tuple[Channel, ...] = (
     *_asked(Node.STATION, "change_socket", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
     *_asked(Node.STATION, "lock", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
     *_asked(Node.STATION, "unlock", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
+    *_asked(Node.STATION, "republish", messages.HeadCommand, messages.HeadAnswer, "supervisor", "station"),
     *_asked(Node.STATION, "alarm", alarms.AlarmCommand, alarms.AlarmAnswer, "supervisor", "station"),
     *_asked(Node.LINE, "alarm", alarms.AlarmCommand, alarms.AlarmAnswer, "people", "supervisor"),
     *_asked(Node.LINE, "job_order", mes.JobOrder, mes.JobOrderAnswer, "mes", "supervisor"),

@@ -35,3 +35,33 @@ def chip_diff(
     from ifpp.roles.chips import show_diff
 
     raise typer.Exit(show_diff(one, other))
+
+
+@chip_app.command("download")
+def chip_download(
+    port: Annotated[str, typer.Argument(help="A port's URL, a reader's name, or a head of --station.")],
+    code: Annotated[str, typer.Argument(help="The activation code, as 1$ADDRESS$MATCHING-ID.")],
+    ci: Annotated[list[Path], typer.Option(help="A CI certificate that is trusted, PEM or DER; may be repeated.")],
+    journal: Annotated[Path, typer.Option(help="Keeps sessions and results; the same one for every download here.")],
+    tls_ca: Annotated[Path | None, typer.Option(help="CAs of SM-DP+ in PEM.", show_default="this machine's")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Ask for the confirmation code.")] = False,
+    station: Annotated[Path | None, typer.Option(help="The station file.")] = None,
+    wait_s: Annotated[float, typer.Option(min=0, help="How long to wait for a chip.")] = 30.0,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="How long the SM-DP+ may take for one answer.")] = 30.0,
+) -> None:
+    """Fetch the profile of an activation code from its SM-DP+ and load it: SGP.22, for chips without factory keys."""
+    from ifpp.roles.online import Wishes, download_profile
+
+    confirmation = typer.prompt("Confirmation code", hide_input=True, err=True) if confirm else ""
+    wishes = Wishes(
+        head=port,
+        code=code,
+        ci=ci,
+        journal=journal,
+        tls_ca=tls_ca,
+        station_file=station,
+        confirmation_code=confirmation,
+        wait_s=wait_s,
+        timeout_s=timeout_s,
+    )
+    raise typer.Exit(download_profile(wishes))

@@ -124,6 +124,7 @@ def acceptance(
     ] = None,
     config: Config = SITE,
     key: Annotated[Path | None, typer.Option(help="Signs the report, instead of the plant's report key.")] = None,
+    recipe: Annotated[str, typer.Option(help="The one of the plant's recipes to make units with.")] = "",
     database: Annotated[str, typer.Option(help="URL of an empty database for the copy; else SQLite.")] = "",
     units: Annotated[int, typer.Option(min=0, max=100_000, help="Units to make; 0: as many as it takes.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses chips, faults and the station that is killed.")] = 1,
@@ -134,7 +135,7 @@ def acceptance(
     """Try a copy of this line on simulated chips that fail, with kills and a power cut; 1 when it is not accepted."""
     from ifpp.roles.acceptance import AcceptanceOptions, accept
 
-    options = AcceptanceOptions(out, seed, units, apdu_ms, quick, database, key, keep)
+    options = AcceptanceOptions(out, seed, units, apdu_ms, quick, database, recipe, key, keep)
     raise typer.Exit(accept(config, station_files or [], options))
 
 

@@ -83,3 +83,21 @@ def sim_smdpf(
     from ifpp.roles.simulation import smdpf
 
     smdpf(world, key, port)
+
+
+@sim_app.command("smdp-plus")
+def sim_smdp_plus(
+    folder: Annotated[Path, typer.Argument(help="Takes ci.pem, codes.txt and, at the end, evidence.json.")],
+    chips: Annotated[int, typer.Option(min=0, max=64, help="Chips without factory keys, on a slot each.")] = 1,
+    orders: Annotated[int, typer.Option(min=1, max=10_000, help="Profiles, one activation code each.")] = 16,
+    code: Annotated[str, typer.Option(help="Their confirmation code.", show_default="none")] = "",
+    profile_bytes: Annotated[int, typer.Option(min=2_000, max=500_000, help="Size of a profile.")] = 30_000,
+    apdu_ms: Annotated[float, typer.Option(min=0, help="Time a chip takes for one command.")] = 5.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens on this machine; 0: any free.")] = 0,
+) -> None:
+    """Serve an SM-DP+ over HTTPS (SGP.22 ES9+), and chips that trust it, until told to stop."""
+    from ifpp.roles.simulation import smdp_plus
+    from ifpp.sim.smdp_world import OnlineWorld
+
+    world = OnlineWorld(folder, chips=chips, orders=orders, code=code, profile_bytes=profile_bytes, apdu_ms=apdu_ms)
+    smdp_plus(world, folder, port)

@@ -9,8 +9,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -37,22 +40,21 @@ def write(document: Document, folder: Path, signer: Signer) -> None:
 
     Raises CustodyError FILE.WRITE, also when it exists; ServiceError SIGNER.FAILED.
     """
-    part = folder.with_name(f".{folder.name}.part")
+    part: Path | None = None
     try:
-        part.mkdir(mode=0o755)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         for name, text in ((JSON_NAME, json.dumps(document, indent=1) + "\n"), (HTML_NAME, as_html(document))):
             _write(part / name, text)
             sign_file(part / name, ACCEPTANCE, document["report_id"], signer)
         if folder.exists():
-            raise FileExistsError(17, "it exists already")
+            raise FileExistsError(errno.EEXIST, "it exists already")
+        part.chmod(0o755)
         part.rename(folder)
     except OSError as error:
         raise CustodyError("FILE.WRITE", f"cannot be written ({error.strerror})", where=str(folder)) from error
     finally:
-        if part.exists():
-            for file in part.iterdir():
-                file.unlink()
-            part.rmdir()
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:

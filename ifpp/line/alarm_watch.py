@@ -236,7 +236,7 @@ class AlarmWatch:
         if (mes := self._mes_online()) is not None:
             self._desk.say(NO_MES, MES_NODE, active=not mes)
         silent = self._unanswered()
-        self._stand(SLOW, self._loads.calls())
+        self._stand(SLOW, self._loads.calls)
         self._desk.say(NO_ANSWER, MES_NODE, active=silent > _UNANSWERED, value=float(silent), limit=float(_UNANSWERED))
         now_s = self._clock.monotonic()
         if (refusals := self._refused()) > self._refusals:

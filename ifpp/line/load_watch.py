@@ -41,7 +41,10 @@ class _Series:
 
 
 class LoadWatch:
-    """Belongs to the event loop of one supervisor. Without frozen limits nothing is read."""
+    """Belongs to the event loop of one supervisor. Without frozen limits nothing is read.
+
+    `calls`: the heads an operator is called to now, and why: station/head -> words.
+    """
 
     def __init__(self, factory: Factory, line: str, clock: Clock) -> None:
         self._factory = factory
@@ -51,6 +54,7 @@ class LoadWatch:
         self._series: dict[tuple[str, str], _Series] = defaultdict(_Series)
         self._limits: dict[str, Frozen] = {}
         self._next_s = -math.inf
+        self.calls: dict[str, str] = {}
 
     async def look(self) -> None:
         """Take in what was loaded since the last time, where it is time; raises ServiceError."""
@@ -63,10 +67,10 @@ class LoadWatch:
                 if (stratum := stratum_of(one.load)) in self._limits:
                     self._series[stratum, one.load.head].add(log_seconds_per_kb(one.load), one.ended_at)
             self._cursors = found.cursors
+        self.calls = self._judge()
         self._next_s = self._clock.monotonic() + _EVERY_S
 
-    def calls(self) -> dict[str, str]:
-        """Return the heads an operator is called to now, and why: station/head -> words."""
+    def _judge(self) -> dict[str, str]:
         since = utc_ms_text(self._clock.now() - _FORGOTTEN)
         for key in [key for key, own in self._series.items() if own.newest < since or key[0] not in self._limits]:
             del self._series[key]

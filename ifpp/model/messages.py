@@ -212,7 +212,8 @@ class OperatorAction(Message, kw_only=True):
 
 class HeadCommand(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`S/cmd/block_head` (`action` BLOCK or UNBLOCK) and `S/cmd/change_socket`: a person acts on one head; `S/cmd/lock`
-    and `S/cmd/unlock`: on the station, which takes no new unit or takes them again, with `head_id` "".
+    and `S/cmd/unlock`: on the station, which takes no new unit or takes them again, with `head_id` ""; `S/cmd/republish`:
+    it says again what is retained, and what is not acknowledged.
 
     `request_id` is a UUID: the same one twice is carried out once. `operator_id` names the person.
     """

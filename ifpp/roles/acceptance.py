@@ -15,7 +15,6 @@ import platform
 import re
 import shutil
 import signal
-import sqlite3
 import ssl
 import subprocess
 import sys
@@ -32,13 +31,17 @@ from ifpp.bus.broker import BrokerKind, mosquitto_path
 from ifpp.errors import SettingsError
 from ifpp.line import acceptance as report
 from ifpp.model.clock import utc_ms_text, uuid7
+from ifpp.model.recipe import IFPP_LOAD, Recipe, digest
 from ifpp.roles.acceptance_copy import Plant
 from ifpp.roles.acceptance_judge import Criterion, criteria, gather
 from ifpp.roles.acceptance_line import AcceptanceLine, Act, Driver, Journey
+from ifpp.roles.demo_recipe import make_of, needs_modem
 from ifpp.roles.factory_access import database_url
 from ifpp.roles.factory_floor import STORE, SUPERVISOR
 from ifpp.roles.key_access import signer_for, using_keys
+from ifpp.sim.doors import Ports
 from ifpp.sim.world import JobPlan, WorldSummary, build_world
+from ifpp.station.look import sqlite_version
 from ifpp.store.witness import tables_in
 from ifpp.trust.keyring import Purpose
 from ifpp.trust.signer import Signer, SoftwareSigner
@@ -60,6 +63,7 @@ class AcceptanceOptions:
     apdu_ms: float = 5.0
     quick: bool = False
     database: str = ""
+    recipe: str = ""
     key: Path | None = None
     keep: Path | None = None
 
@@ -71,6 +75,7 @@ def accept(site_file: Path, station_files: list[Path], options: AcceptanceOption
     """
     plant = Plant.read(site_file, station_files)
     _check(plant, options)
+    plant.recipe(options.recipe)
     with _signer(plant, options) as signer:
         folder = options.keep or Path(tempfile.mkdtemp(prefix="ifpp-acceptance-"))
         try:
@@ -120,7 +125,9 @@ def _signer(plant: Plant, options: AcceptanceOptions) -> Iterator[Signer]:
 class _Acceptance:
     def __init__(self, plant: Plant, folder: Path, options: AcceptanceOptions) -> None:
         self._plant, self._folder, self._options = plant, folder, options
-        self._line = AcceptanceLine(plant, folder, apdu_ms=options.apdu_ms, books=options.database)
+        self._recipe = plant.recipe(options.recipe)
+        ports = Ports.MODEM if self._recipe is not None and needs_modem(self._recipe) else Ports.TCP
+        self._line = AcceptanceLine(plant, folder, apdu_ms=options.apdu_ms, books=options.database, ports=ports)
 
     async def run(self) -> dict[str, Any]:
         task = asyncio.current_task()
@@ -152,10 +159,17 @@ class _Acceptance:
         _say(f"making {units} chips, their keys and their packages ...")
         faults = max(len(_FAULTS), units // 10)
         try:
-            job = _JOB._replace(stations=self._line.stations)
-            directory = self._folder / "world"
+            job, recipe = _JOB._replace(stations=self._line.stations), self._recipe
+            if recipe is not None:
+                job = job._replace(recipe=(recipe.name, recipe.version), types=recipe.profiles)
             return build_world(
-                directory, units=units, seed=self._options.seed, jobs=[job], faults=faults, fault_classes=_FAULTS
+                self._folder / "world",
+                units=units,
+                seed=self._options.seed,
+                jobs=[job],
+                faults=faults,
+                fault_classes=_FAULTS,
+                make=None if recipe is None else make_of(recipe),
             )
         except ValueError as error:
             raise SettingsError("COMMAND.INVALID", str(error), where="--units") from error
@@ -171,7 +185,7 @@ class _Acceptance:
         journey.faults += await line.stop_in_order(SUPERVISOR, STORE)
 
     def _judge(self, world: WorldSummary, journey: Journey) -> dict[str, Any]:
-        told = gather(self._line, world)
+        told = gather(self._line, world, self._recipe or IFPP_LOAD)
         lease_s, untouched = self._plant.site.supervisor.lease_s, self._plant.untouched
         found = criteria(told, world, journey, lease_s=lease_s, untouched=untouched)
         passed = sum(unit.lamp == "pass" for unit in told.evidence.units)
@@ -205,6 +219,7 @@ class _Acceptance:
                 "seed": options.seed,
                 "apdu_ms": options.apdu_ms,
                 "quick": options.quick,
+                "recipe": _name_of(self._recipe or IFPP_LOAD),
             },
             "criteria": [asdict(one) for one in found],
             "acts": [asdict(one) for one in journey.done],
@@ -226,15 +241,20 @@ class _Acceptance:
             yield "the plant speaks TLS, the copy does not: `ifpp check` looks at the plant's certificates"
         if self._plant.site.mes.enabled:
             yield "the plant has an MES; the copy worked without"
-        if self._plant.site.recipes:
-            yield "the plant has recipes of its own; the copy loaded, verified and sealed"
+        others = [each.name for each in self._plant.recipes if self._recipe is not None and each != self._recipe]
+        if others:
+            yield f"recipes that were not tried: {', '.join(others)}"
+
+
+def _name_of(recipe: Recipe) -> str:
+    return f"{recipe.name} {recipe.version} (SHA-256 {digest(recipe)})"
 
 
 def _versions(line: AcceptanceLine) -> dict[str, str]:
     found = {
         "ifpp": __version__,
         "Python": platform.python_version(),
-        "SQLite": sqlite3.sqlite_version,
+        "SQLite": ".".join(map(str, sqlite_version())),
         "OpenSSL": ssl.OPENSSL_VERSION,
         "system": _system(),
         "broker": "" if line.broker is None else str(line.broker.kind),

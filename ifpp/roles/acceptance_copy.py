@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from typing import Any
 
 from ifpp.bus.broker import free_port
 from ifpp.errors import SettingsError
+from ifpp.model.recipe import Recipe
+from ifpp.recipes import RecipeBook, load_recipes
+from ifpp.roles.runtime import beside
 from ifpp.settings import Site, Station, load_site, load_station
 
 _Table = dict[str, Any]
@@ -43,7 +47,7 @@ _SITE = {
     "gate": "nobody is there to release first articles",
     "mes": "the plant's MES is not spoken to",
     "sparkplug": "no SCADA host is spoken to",
-    "recipes": "the built-in way: load, verify, seal",
+    "recipes": "a copy of the plant's folder",
 }
 _STATION = {
     "journal": "the plant's journals are not opened",
@@ -80,6 +84,7 @@ class Plant:
     site_file: Path
     site: Site
     stations: dict[str, Station]
+    recipes: RecipeBook
     tables: dict[str, _Table]
     digests: dict[str, str]
     ports: frozenset[int] = field(default_factory=frozenset)
@@ -95,12 +100,15 @@ class Plant:
         stations = {path: load_station(path) for path in files}
         if len({one.id for one in stations.values()}) != len(files):
             raise SettingsError("COMMAND.INVALID", "two of the files are of one station", where="STATION_FILES")
+        folder = beside(site_file, site.recipes) if site.recipes else None
+        recipe_files = sorted(folder.glob("*.toml")) if folder is not None else []
         return cls(
             site_file,
             site,
             {one.id: one for one in stations.values()},
+            RecipeBook() if folder is None else load_recipes(folder),
             {"site": _raw(site_file)} | {one.id: _raw(path) for path, one in stations.items()},
-            {str(path): digest(path) for path in (site_file, *files)},
+            {str(path): digest(path) for path in (site_file, *files, *recipe_files)},
             frozenset(_ports(site, stations.values())),
         )
 
@@ -108,6 +116,24 @@ class Plant:
     def untouched(self) -> bool:
         """Whether every file is as it was read."""
         return all(Path(path).is_file() and digest(Path(path)) == known for path, known in self.digests.items())
+
+    def recipe(self, name: str) -> Recipe | None:
+        """Return the recipe to accept with, None where the plant has none; raises SettingsError COMMAND.INVALID."""
+        known = {each.name: each for each in self.recipes if each.ships}
+        if not list(self.recipes) and not name:
+            return None
+        if name not in known and (name or len(known) != 1):
+            detail = f"name one that ends clean to ship: {', '.join(known) or 'the plant has none'}"
+            raise SettingsError("COMMAND.INVALID", detail, where=f"--recipe {name}".rstrip())
+        return known[name] if name else next(iter(known.values()))
+
+    def give_recipes(self, folder: Path) -> None:
+        """Copy the plant's recipes and the certificates beside them."""
+        if self.site.recipes:
+            folder.mkdir()
+            plants = beside(self.site_file, self.site.recipes)
+            for path in (*plants.glob("*.toml"), *plants.glob("*.pem")):
+                shutil.copy(path, folder / path.name)
 
     def own_port(self) -> int:
         """Return a free port that the plant has no use for."""

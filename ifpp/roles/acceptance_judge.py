@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ifpp.errors import ServiceError
 from ifpp.line.audit_check import check_audit
 from ifpp.line.audit_export import export_audit
 from ifpp.log import Secret
 from ifpp.model.clock import utc_ms_text
+from ifpp.model.recipe import Recipe
 from ifpp.roles.acceptance_line import AcceptanceLine, Act, Done, Journey
+from ifpp.roles.demo_recipe import untrue
 from ifpp.sim.judge import HOPELESS, judge
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.witness import Attempt, Event, Evidence, Package, Sending, Unit, units_of
@@ -43,7 +47,8 @@ class Criterion:
 @dataclass(slots=True)
 class Gathered:
     """The evidence and what does not go into the judge's: the books' balance, whether each report was
-    acknowledged without a refusal (`answered`), the defect of each EID's last attempt.
+    acknowledged without a refusal (`answered`), the defect of each EID's last attempt, where
+    chips are not what their recipe promised (`untrue`).
     """
 
     evidence: Evidence
@@ -52,9 +57,10 @@ class Gathered:
     audit_findings: list[str] = field(default_factory=list)
     answered: list[bool] = field(default_factory=list)
     defects: dict[str, str] = field(default_factory=dict)
+    untrue: list[str] = field(default_factory=list)
 
 
-def gather(line: AcceptanceLine, world: WorldSummary) -> Gathered:
+def gather(line: AcceptanceLine, world: WorldSummary, recipe: Recipe) -> Gathered:
     """Collect the evidence of a line whose processes have ended. Blocking; raises IfppError when a witness is gone."""
     factory = Factory.open(line.database)
     try:
@@ -64,7 +70,7 @@ def gather(line: AcceptanceLine, world: WorldSummary) -> Gathered:
         books = read_books(line.database)
         journals = {station: read_journal(line.journal(station)) for station in line.stations}
         evidence = Evidence(
-            units=list(units_of(map(line.fleet_file, line.stations), world)),
+            units=_units(line, world),
             packages=[
                 Package(*row[:6], steps=books.steps.get(row[0], []), lease_until=row[6]) for row in books.packages
             ],
@@ -83,9 +89,28 @@ def gather(line: AcceptanceLine, world: WorldSummary) -> Gathered:
             at=utc_ms_text(datetime.now(UTC)),
         )
         answered = [bool(row.acknowledged_at) and not row.refused for row in factory.written_reports()]
-        return Gathered(evidence, factory.balance(), entries, findings, answered, books.defects)
+        return Gathered(
+            evidence, factory.balance(), entries, findings, answered, books.defects, _untrue(line, factory, recipe)
+        )
     finally:
         factory.close()
+
+
+def _untrue(line: AcceptanceLine, factory: Factory, recipe: Recipe) -> list[str]:
+    """What stations said of the recipe's end, held against the chips."""
+    runs = factory.runs.all()
+    units = {row.eid: unit for row in runs if row.clean_to_ship and (unit := factory.unit(row.eid)) is not None}
+    fleets = (json.loads(line.fleet_file(station).read_bytes()) for station in line.stations)
+    chips = {unit["eid"]: unit["card"] for fleet in fleets for unit in fleet["units"]}
+    return list(untrue(recipe, runs, units, chips))
+
+
+def _units(line: AcceptanceLine, world: WorldSummary) -> list[Unit]:
+    try:
+        return list(units_of(map(line.fleet_file, line.stations), world))
+    except (OSError, ValueError, KeyError) as error:
+        detail = f"the simulated chips did not say what became of them ({error})"
+        raise ServiceError("PROCESS.DIED", detail, where=str(line.folder / "logs")) from error
 
 
 def _audit_log(factory: Factory, folder: Path) -> tuple[int, list[str]]:
@@ -177,6 +202,7 @@ def _of_custody(testimony: Gathered) -> Iterator[Criterion]:
     yield _none(
         "audit", f"The audit log of {testimony.audit_entries} entries verifies", "findings", testimony.audit_findings
     )
+    yield _none("recipe", "Chips of green units are what the recipe promised", "differences", testimony.untrue)
     refused = [*evidence.refused, *(["a report is not acknowledged"] if not all(testimony.answered) else [])]
     refused += [] if testimony.answered else ["there is no report"]
     yield _none("reports", f"The SM-DPf verified {len(evidence.proven)} reported installations", "refused", refused)

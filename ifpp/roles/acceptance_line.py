@@ -22,6 +22,7 @@ from ifpp.errors import IfppError, ServiceError
 from ifpp.roles.acceptance_copy import Plant, toml
 from ifpp.roles.children import Child
 from ifpp.roles.factory_floor import STORE, SUPERVISOR, FactoryFloor
+from ifpp.sim.doors import Ports
 from ifpp.sim.esbpp import PUBLIC_FILE
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import WorldSummary
@@ -78,8 +79,10 @@ class AcceptanceLine(FactoryFloor):
 
     fleet_extra = ("--reseats", str(RESEATS))
 
-    def __init__(self, plant: Plant, folder: Path, *, apdu_ms: float, books: str = "") -> None:
-        super().__init__(folder, sorted(plant.stations), heads=1, apdu_ms=apdu_ms, broker=None)
+    def __init__(
+        self, plant: Plant, folder: Path, *, apdu_ms: float, books: str = "", ports: Ports = Ports.TCP
+    ) -> None:
+        super().__init__(folder, sorted(plant.stations), heads=1, apdu_ms=apdu_ms, broker=None, ports=ports)
         self.plant = plant
         self._books = books
         self._broker_port, self._smdpf_port = plant.own_port(), plant.own_port()
@@ -100,7 +103,7 @@ class AcceptanceLine(FactoryFloor):
             "url": f"http://127.0.0.1:{self._smdpf_port}/reports",
             "key": str((smdpf / PUBLIC_FILE).resolve()),
         }
-        own = {
+        own: dict[str, object] = {
             "broker.port": self._broker_port,
             "store.url": f"http://127.0.0.1:{port}",
             "store.port": port,
@@ -109,6 +112,9 @@ class AcceptanceLine(FactoryFloor):
             "reports.smdp": {SmDpf.load(smdpf).oid: reports},
             "keys": tomllib.loads(self.keys.table)["keys"],
         }
+        if self.plant.site.recipes:
+            self.plant.give_recipes(self._site_file.parent / "recipes")
+            own["recipes"] = "recipes"
         self._site_file.write_text(toml(self.plant.site_copy(own)), encoding="utf-8")
 
     def _write_station(self, station: str, heads: dict[str, dict[str, str]]) -> None:
@@ -179,7 +185,7 @@ class Driver:
         try:
             await self._allow(0)
             for fleet in fleets:
-                await fleet.tell("go")
+                await tell(fleet, "go")
             for number, act in enumerate(Act, start=1):
                 await self._allow(number / (len(Act) + 1))
                 await self._do(act)
@@ -196,8 +202,7 @@ class Driver:
 
     async def _allow(self, share: float) -> None:
         for station, fleet in self._line.fleets.items():
-            if fleet.process.returncode is None:
-                await fleet.tell(f"allow {math.ceil(self._piles[station] * share)}")
+            await tell(fleet, f"allow {math.ceil(self._piles[station] * share)}")
 
     async def _do(self, act: Act) -> None:
         acts: dict[Act, Callable[[], Awaitable[str]]] = {
@@ -241,8 +246,7 @@ class Driver:
         """Ask the simulated slots how many units are under a busy lamp."""
         found = 0
         for fleet in (self._line.fleets[name] for name in stations):
-            if fleet.process.returncode is None and fleet.process.stdout is not None:
-                await fleet.tell("busy")
+            if fleet.process.stdout is not None and await tell(fleet, "busy"):
                 line = await fleet.process.stdout.readline()
                 found += json.loads(line)["busy"] if line else 0
         return found
@@ -262,7 +266,7 @@ class Driver:
         line = self._line
         await line.kill(BROKER, STORE, SUPERVISOR, *line.stations)
         for fleet in line.fleets.values():
-            await fleet.tell("blackout")
+            await tell(fleet, "blackout")
         await line.again(BROKER, STORE, SUPERVISOR, *line.stations)
         return ""
 
@@ -288,3 +292,14 @@ class Driver:
         for fleet in fleets:
             if fleet.process.returncode:
                 raise fleet.death(f"{fleet.name} ended with {fleet.process.returncode}")
+
+
+async def tell(fleet: Child, order: str) -> bool:
+    """Give an order to a fleet; False when it has ended: its piles are empty."""
+    try:
+        if fleet.process.returncode is None:
+            await fleet.tell(order)
+            return True
+    except ConnectionError:  # it ends at this moment
+        pass
+    return False

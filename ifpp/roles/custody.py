@@ -71,7 +71,7 @@ def ask_again(site_file: Path, eid: str, *, by: str, reason: str) -> None:
         number = factory.unasked.ask_again(eid, by.strip(), reason.strip(), datetime.now(UTC))
     finally:
         factory.close()
-    _print(f"EID {eid}: the supervisor asks the MES again, {number} questions; `ifpp unit genealogy` has the answer")
+    _print(f"EID {eid}: the supervisor asks the MES again ({number} work cycles); `ifpp unit genealogy` has the answer")
 
 
 def show_balance(site_file: Path, *, as_json: bool) -> int:

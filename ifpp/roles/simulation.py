@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ifpp.errors import SettingsError
 from ifpp.roles.runtime import run_until_stopped, say_ready
@@ -14,6 +15,9 @@ from ifpp.sim.esbpp import ReportDoor
 from ifpp.sim.fleet import serve_fleet
 from ifpp.sim.mes import Character, Mes, play
 from ifpp.sim.robot import RESEATS
+
+if TYPE_CHECKING:  # a fleet starts without an HTTP server
+    from ifpp.sim.smdp_world import OnlineWorld
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +104,22 @@ def smdpf(world: Path, keys: list[Path], port: int) -> None:
         say_ready("smdpf", port=door.port, url=door.url)
         await stop.wait()
         door.stop()
+
+    run_until_stopped(main)
+
+
+def smdp_plus(world: OnlineWorld, folder: Path, port: int) -> None:
+    """Serve an SM-DP+ and its chips until told to stop; raises SettingsError for what cannot be."""
+
+    async def main(stop: asyncio.Event) -> None:
+        try:
+            address = await world.start(port)
+        except OSError as error:
+            raise SettingsError("COMMAND.INVALID", f"it cannot begin ({error})", where=str(folder)) from error
+        say_ready("smdp-plus", address=address, slots=world.urls)
+        try:
+            await stop.wait()
+        finally:
+            await world.stop()
 
     run_until_stopped(main)

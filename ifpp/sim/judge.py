@@ -237,11 +237,12 @@ def _journal_opposite(evidence: Evidence) -> Iterator[str]:
 
 
 def _green_lies(evidence: Evidence) -> Iterator[str]:
-    ordered = {package.eid for package in evidence.packages}
-    booked = {package.eid: package for package in evidence.packages}
+    booked: dict[str, list[str]] = {}
+    for package in evidence.packages:
+        booked.setdefault(package.eid, []).append(package.iccid)
     for unit in evidence.units:
         sealed = unit.locked and not any(state in ("available", "reserved") for state in unit.keys.values())
-        whole = unit.eid in ordered and booked[unit.eid].iccid in unit.profiles
+        whole = unit.eid in booked and all(iccid in unit.profiles for iccid in booked[unit.eid])
         if unit.lamp == "pass" and not (sealed and whole):
             yield f"EID {unit.eid}: the lamp was green, the chip is {'sealed' if sealed else 'open'} and " + (
                 "has its profile" if whole else "has no profile"

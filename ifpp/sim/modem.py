@@ -42,7 +42,7 @@ class Personality:
     how +CCHO names a session; `csim_only`: knows no other way to the card; `fetches`: does GET RESPONSE itself;
     `chunk`, `think_s`: bytes come in such pieces, answers after such a time; `work_s`: the chip takes that much longer
     for its result; `limit_s`: +CGLA gives up on a chip that takes longer; `fault`: "reset" or "hang"; `hang_s`: for how
-    long a hanging modem says nothing; then it answers, late. `network`: "home", "roaming", "denied" or "none" around it.
+    long a hanging modem says nothing; then it answers, late. `network`: "home", "roaming", "denied" or "none".
     """
 
     echo: bool = False

@@ -100,7 +100,10 @@ class Agent:
         self._gate = Gate()
         self._lives = Lives(station.heads, station.life, clock=clock)
         self._lock = Lock(self._gate)
-        self._commands = Commands(station.id, self._lives, self._board, journal, metrics, clock, self._lock)
+        self._session = 0
+        self._commands = Commands(
+            station.id, self._lives, self._board, journal, metrics, clock, self._lock, self._say_again
+        )
         self._route = Route(self._ask_route, deadline_ms=site.mes.route_ms) if site.mes.enabled else None
         self._told_route = self._topics.reply(station.id, "route_check")
         self._asked_on = {self._topics.command(station.id, name): name for name in (*NAMES, ALARM)}
@@ -247,7 +250,11 @@ class Agent:
     async def _ask_route(self, document: bytes) -> None:
         await self._bus.publish(self._topics.question(self._station.id, "route_check"), document)
 
+    async def _say_again(self) -> None:
+        await self._on_connected(self._session)
+
     async def _on_connected(self, session: int) -> None:
+        self._session = session
         await self._bus.publish(
             self._topics.birth(self._station.id), msgspec.json.encode(await self._birth(session)), retain=True
         )

@@ -1,11 +1,12 @@
 """What people tell a station: to block a head, release it, that it has a new socket, to take no units, to take them.
 
-Each command is carried out once.
+Each command is carried out once; to say again what it said is asked by whoever came late.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import msgspec
@@ -21,7 +22,8 @@ from ifpp.station.life import Lives
 from ifpp.station.lock import LOCK_ROW, Lock
 
 BLOCK_HEAD, CHANGE_SOCKET, LOCK, UNLOCK = "block_head", "change_socket", "lock", "unlock"
-NAMES = (BLOCK_HEAD, CHANGE_SOCKET, LOCK, UNLOCK)
+REPUBLISH = "republish"
+NAMES = (BLOCK_HEAD, CHANGE_SOCKET, LOCK, UNLOCK, REPUBLISH)
 """Last topic level of the commands a station knows."""
 
 _ACTION = {
@@ -30,17 +32,29 @@ _ACTION = {
     (CHANGE_SOCKET, ""): "CHANGE_SOCKET",
     (LOCK, ""): "LOCK",
     (UNLOCK, ""): "UNLOCK",
+    (REPUBLISH, ""): "REPUBLISH",
 }
-_OF_STATION = ("LOCK", "UNLOCK")
+_OF_STATION = ("LOCK", "UNLOCK", "REPUBLISH")
 _LONGEST_NAME, _LONGEST_REASON = 64, 200
 log = get_logger("station.commands")
 
 
 class Commands:
-    """Carries out commands one after another; belongs to the event loop."""
+    """Carries out commands one after another; belongs to the event loop.
+
+    `say_again` says everything retained, and every event without an acknowledgement, once more; None: nobody hears.
+    """
 
     def __init__(
-        self, station_id: str, lives: Lives, board: Board, journal: Journal, metrics: Metrics, clock: Clock, lock: Lock
+        self,
+        station_id: str,
+        lives: Lives,
+        board: Board,
+        journal: Journal,
+        metrics: Metrics,
+        clock: Clock,
+        lock: Lock,
+        say_again: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._station_id = station_id
         self._lives = lives
@@ -49,6 +63,7 @@ class Commands:
         self._metrics = metrics
         self._clock = clock
         self._lock = lock
+        self._say_again = say_again
         self._unstored: set[str] = set()
 
     async def obey(self, name: str, payload: bytes) -> HeadAnswer:
@@ -60,6 +75,8 @@ class Commands:
         command = msgspec.json.decode(payload, type=HeadCommand)
         try:
             action = self._check(name, command)
+            if name == REPUBLISH:
+                return await self._republish(command)
             if command.request_id in self._unstored or await asyncio.wrap_future(
                 self._journal.told(command.request_id)
             ):
@@ -87,6 +104,13 @@ class Commands:
         if name in (BLOCK_HEAD, LOCK):
             check_reason(command.reason)
         return action
+
+    async def _republish(self, command: HeadCommand) -> HeadAnswer:
+        """Say everything again: it changes nothing, so it is done as often as it is asked and kept nowhere."""
+        if self._say_again is not None:
+            await self._say_again()
+        log.info("republish", by=command.operator_id)
+        return self._answer(command, "ACCEPTED", "all that is retained, and what is not acknowledged, is said again")
 
     async def _carry_out(self, action: str, command: HeadCommand) -> HeadAnswer:
         head_id, by = command.head_id, command.operator_id.strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import jsonschema
 import msgspec
 import pytest
 
+from ifpp import __version__
 from ifpp.bus import contract
 from ifpp.bus.additions import losses
 from ifpp.bus.contract import ASYNCAPI, CHANNELS, asyncapi, channel, published_sha256, render, schemas
+from scripts.contract import freeze
 from tests.contract import check
 
 PUBLISHED = Path(contract.__file__).parent / contract.PUBLISHED
 EXAMPLES = sorted((PUBLISHED / "examples").glob("*.json"))
-RELEASED = sorted((Path(__file__).parent / "released").glob("*.json"))
+SUMS = Path(__file__).parent / "released" / "SHA256SUMS"
+RELEASED = sorted(SUMS.parent.glob("*.json"))
 
 
 def test_what_is_shipped_is_what_the_table_says() -> None:
@@ -78,8 +82,31 @@ def test_nothing_is_taken_away_from_a_release(path: Path) -> None:
     assert losses(json.loads(path.read_bytes()), asyncapi()) == []
 
 
-def test_there_is_a_release_to_compare_with() -> None:
-    assert RELEASED
+def test_a_released_contract_stays_what_was_released() -> None:
+    rows = [line.split("  ") for line in SUMS.read_text().splitlines()]
+    assert {name: digest for digest, name in rows} == {
+        path.name: sha256(path.read_bytes()).hexdigest() for path in RELEASED
+    }
+
+
+def test_the_present_version_is_frozen_as_it_is_shipped() -> None:
+    """A change after a release needs a new version; before it, the file and its digest are written anew."""
+    frozen = SUMS.parent / f"asyncapi-{__version__}.json"
+    assert frozen.read_bytes() == (PUBLISHED / ASYNCAPI).read_bytes()
+
+
+def test_a_released_version_is_not_frozen_a_second_time(tmp_path: Path) -> None:
+    open_, closed = "## 9.9.9 (unreleased)", "## 9.9.9 - 2027-01-01"
+    frozen = tmp_path / "asyncapi-9.9.9.json"
+    freeze("9.9.9", open_, tmp_path)
+    freeze("9.9.9", closed, tmp_path)  # it is what was released: nothing to say
+    assert (tmp_path / SUMS.name).read_text() == f"{sha256(render(asyncapi())).hexdigest()}  {frozen.name}\n"
+    frozen.write_text("{}")
+    with pytest.raises(SystemExit):
+        freeze("9.9.9", closed, tmp_path)
+    assert frozen.read_text() == "{}"
+    freeze("9.9.9", open_, tmp_path)
+    assert frozen.read_bytes() == render(asyncapi())
 
 
 @pytest.mark.parametrize(

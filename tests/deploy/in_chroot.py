@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from ifpp import __version__
+from ifpp.sim.pki import Pki
 from tests.real import chroot
+from tests.real.boot import boot
 from tests.real.chroot import Chroot
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +34,62 @@ for _ in range(300):
 sys.exit("the store did not answer")
 END
 code=$?; kill $store; wait $store; exit $code
+"""
+
+SITE = """enterprise = "e"
+site = "s"
+area = "a"
+line = "L1"
+[store]
+database = "sqlite:////var/lib/ifpp/store/factory.db"
+[keys]
+provider = "software"
+file = "/var/lib/ifpp/supervisor/keys.ifpp"
+records = "/var/lib/ifpp/supervisor"
+"""
+STATION = """id = "st01"
+journal = "/var/lib/ifpp/station/st01/journal.db"
+[heads.h01]
+port = "tcp://127.0.0.1:9101"
+[window]
+socket = "/run/ifpp/st01.sock"
+"""
+UNITS = """
+told() { for unit in "$@"; do for name in Id ActiveState NRestarts ExecMainStatus StatusText; do
+    printf '%s|' "$(systemctl show -P $name $unit)"; done; echo; done; }
+until_status() { for _ in $(seq 300); do told $1 | grep -q "$2" && break; sleep 0.1; done; told $1; }
+chgrp -R ifpp /etc/ifpp
+umask 077
+printf 'the right PIN' > /etc/credstore/ifpp-supervisor.pin
+install -d -o ifpp-supervisor /var/lib/ifpp/supervisor
+install -d -o ifpp-supervisor /run/made
+install -o ifpp-supervisor /etc/credstore/ifpp-supervisor.pin /run/made/ifpp-pin
+setpriv --reuid ifpp-supervisor --regid ifpp-factory --groups ifpp env CREDENTIALS_DIRECTORY=/run/made \\
+    ifpp keys init --by a --reason b --config /etc/ifpp/config/site.toml > /dev/null
+systemctl enable ifpp-store ifpp-supervisor ifpp-station@st01 ifpp-report.timer ifpp-backup.timer
+echo "target $(systemctl start ifpp.target; echo $?)"
+until_status ifpp-supervisor 'runs line'
+told ifpp-store ifpp-station@st01 ifpp-report.timer
+stat -c '%n %U %G %a' /var/lib/ifpp/*/* /run/ifpp/*
+echo "report $(systemctl start ifpp-report; echo $?)"
+echo "backup $(systemctl start ifpp-backup; echo $?)"
+ls /var/lib/ifpp/backup
+
+mkdir -p /run/systemd/system/ifpp-store.service.d
+printf '[Service]\\nWatchdogSec=12\\nRestartSec=1\\n' > /run/systemd/system/ifpp-store.service.d/soon.conf
+systemctl daemon-reload
+systemctl restart ifpp-store
+kill -STOP $(systemctl show -P MainPID ifpp-store)
+echo "hung: $(until_status ifpp-store 'active|1|.*serves')"
+journalctl -u ifpp-store -o cat | grep -o "Failed with result 'watchdog'\\|Fatal Python error: Aborted"
+
+printf 'a wrong PIN' > /etc/credstore/ifpp-supervisor.pin
+systemctl restart ifpp-supervisor
+echo "wrong PIN: $(until_status ifpp-supervisor 'failed')"
+
+systemctl stop ifpp.target
+for unit in ifpp-station@st01 ifpp-store; do echo "stopped: $(until_status $unit inactive)"; done
+journalctl -o cat -u 'ifpp*' | grep '^Stopped'
 """
 
 pytestmark = pytest.mark.timeout(900)
@@ -158,6 +216,37 @@ def test_systemd_takes_the_units(installed: Chroot) -> None:
         done = installed.run("systemd-analyze", "verify", "--man=no", *names)
         assert (done.returncode, [x for x in done.stderr.splitlines() if "ifpp" in x]) == (0, [])
         assert "ifpp" in (installed.root / "etc/passwd").read_text()
+
+
+def test_the_units_run_under_systemd(installed: Chroot) -> None:
+    """Under every restriction of theirs: start in order, keys, reports, a hang, a wrong PIN, stop in order."""
+    etc = installed.root / "etc/ifpp"
+    (etc / "config/trust").mkdir()
+    (etc / "config/trust/ci.der").write_bytes(Pki.create().ci.der)
+    (etc / "config/site.toml").write_text(SITE)
+    (etc / "stations/st01.toml").write_text(STATION)
+    told = boot(installed.root, UNITS)
+    for line in (
+        "target 0",
+        "ifpp-supervisor.service|active|0|0|runs line L1, epoch 1",
+        "ifpp-store.service|active|0|0|serves http://127.0.0.1:8470",
+        "ifpp-report.timer|active",
+        "/var/lib/ifpp/store/factory.db ifpp-store ifpp-factory 660",
+        "/run/ifpp/st01.sock ifpp-station ifpp 660",
+        "report 0",
+        "backup 0",
+        "hung: ifpp-store.service|active|1|0|serves http://127.0.0.1:8470",
+        "Failed with result 'watchdog'",
+        "Fatal Python error: Aborted",
+        "wrong PIN: ifpp-supervisor.service|failed|0|78|",
+        "stopped: ifpp-station@st01.service|inactive|0|0|",
+        "stopped: ifpp-store.service|inactive|",
+    ):
+        assert line in told, told
+    assert "ifpp-station@st01.service|active|0|0|st01 takes" in told, told
+    assert re.search(r"^factory-[0-9TZ]+$", told, re.MULTILINE), told
+    order = [line for line in told.splitlines() if line.startswith("Stopped")]
+    assert [re.findall(r"ifpp-(\w+)", line)[0] for line in order[-2:]] == ["station", "store"], told
 
 
 def test_back_to_the_package_before(installed: Chroot, media: Path, tmp_path: Path) -> None:

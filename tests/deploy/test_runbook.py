@@ -20,7 +20,8 @@ from tests.real.prometheus import ROOT, RULES
 TEXT = (ROOT / "RUNBOOK.md").read_text()
 ENTRIES = {part.split("\n", 1)[0]: part for part in re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]}
 PARTS = ("Symptom", "Cause", "Operator", "Technician")
-PAGES = [ROOT / "README.md", ROOT / "RUNBOOK.md", ROOT / "SEQUENCE.md", *sorted((ROOT / "deploy").glob("*.md"))]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "RUNBOOK", "SEQUENCE", "systemd/README"))]
+PAGES += sorted((ROOT / "deploy").glob("*.md"))
 
 
 def test_every_code_alarm_and_alert_has_its_entry_and_no_entry_is_stale() -> None:
@@ -61,7 +62,7 @@ def commands(page: Path) -> set[str]:
     return {re.split(r"\s#|\s\||\s>|;", one)[0].strip() for one in (*spans, *lines)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_exist(page: Path) -> None:
     wrong = [line for line in sorted(commands(page)) if _fault(line)]
     assert wrong == []
@@ -89,7 +90,7 @@ def _fault(line: str) -> str | None:
     return f"no option {unknown[0]}" if unknown else None
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_points_at_what_is_there(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -27,6 +27,7 @@ SERVICES = [path for path in UNITS if path.suffix == ".service"]
 PROCESSES = ("ifpp-store.service", "ifpp-supervisor.service", "ifpp-station@.service")
 EXPOSED = {"ifpp-station@.service": 20}  # tenths, at most; every other unit:
 _TIGHT = 15
+GUIDE = (HOME / "README.md").read_text()
 _UNITS_OF_TIME = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}
 _RULE_WORDS = {
     *("ACTION", "SUBSYSTEM", "SUBSYSTEMS", "GOTO", "LABEL", "GROUP", "MODE", "SYMLINK"),
@@ -95,6 +96,8 @@ def test_a_unit_is_tight_and_says_what_is_left_open_and_why(unit: Path, installe
     limit = EXPOSED.get(unit.name, _TIGHT)
     assert run(*look, f"--threshold={limit}", where).returncode == 0
     assert run(*look, "--threshold=5", where).returncode != 0, "the threshold means something"
+    (figure,) = re.findall(r"Overall exposure level for .*: ([0-9.]+) ", run(*look, where).stdout)
+    assert re.search(rf"^\| `{re.split('[.@]', unit.name)[0]}[@.].*\| {figure} \|", GUIDE, re.MULTILINE), figure
     left = [found["name"] for found in json.loads(run(*look, "--json=short", where).stdout) if found["exposure"]]
     assert left
     named = {re.split(r"[=~/]", name)[0] for name in left} - {"RestrictAddressFamilies"}

@@ -29,7 +29,9 @@ def plant(folder: Path) -> Path:
     site = folder / "plant" / "config" / "site.toml"
     text = site.read_text(encoding="utf-8")
     assert "# lease_s = 15.0" in text
-    site.write_text(text.replace("# lease_s = 15.0", "lease_s = 2.0"), encoding="utf-8")
+    assert '# recipes = "recipes"' in text
+    text = text.replace("# lease_s = 15.0", "lease_s = 2.0").replace("# recipes =", "recipes =")
+    site.write_text(text, encoding="utf-8")
     (site.parent / "factory.db").write_text("not to be opened")
     (folder / "plant" / "stations" / "st01.journal.db").write_text("not to be opened")
     create_key(folder / "key")
@@ -37,8 +39,19 @@ def plant(folder: Path) -> Path:
 
 
 def command(site: Path, *options: str) -> list[str]:
-    words = ["acceptance", "--config", str(site), "--out", "accepted", "--key", "key", "--quick", *options]
-    return [sys.executable, "-m", "ifpp", *words]
+    words = [
+        "acceptance",
+        "--config",
+        str(site),
+        "--out",
+        "accepted",
+        "--key",
+        "key",
+        "--quick",
+        "--recipe",
+        "ifpp-enable",
+    ]
+    return [sys.executable, "-m", "ifpp", *words, *options]
 
 
 def state_of(folder: Path) -> dict[str, bytes]:
@@ -62,6 +75,7 @@ def test_a_plants_line_is_accepted_and_the_report_verifies(tmp_path: Path) -> No
     told: dict[str, Any] = json.loads((tmp_path / "accepted" / "acceptance.json").read_bytes())
     assert (told["verdict"], told["line"]["line"], told["line"]["stations"]) == ("pass", "L1", {"st01": ["h01", "h02"]})
     assert [one["name"] for one in told["criteria"] if not one["passed"]] == []
+    assert told["plan"]["recipe"].startswith("ifpp-enable 1 ")
     assert len(told["acts"]) == 6
     assert all(one["in_hand"] > 0 for one in told["acts"])
     assert told["figures"]["units"] == 16

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,35 @@ def test_two_measured_heads_say_what_six_made(tmp_path: Path) -> None:
     assert asked.exact is not None
     assert asked.exact_high is not None
     assert 5 < asked.exact < 6 < asked.exact_high < 7
+
+
+def test_a_wait_for_the_store_belongs_to_the_cycle_it_interrupted(tmp_path: Path) -> None:
+    site = replay("two_heads", tmp_path)
+    factory = Factory.open(f"sqlite:///{tmp_path / 'factory.db'}")
+    try:
+        last = factory.figures.last_end("L1")
+        assert last is not None
+        span = last.replace(year=2000), last.replace(year=2100)
+        before = factory.figures.worked("L1", *span)
+        chosen = next(one for one in before.cycles if one.cycle_ms > 500)
+        row = (
+            chosen.station,
+            10**6,
+            chosen.head,
+            "SBY",
+            2500,
+            "PRD",
+            1100,
+            chosen.began_ms + 100,
+            chosen.began_ms + 350,
+        )
+        with closing(sqlite3.connect(site.parent / "factory.db")) as books, books:
+            books.execute("INSERT INTO state_span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        after = factory.figures.worked("L1", *span)
+    finally:
+        factory.close()
+    assert {one.began_ms: one.store_ms for one in after.cycles if one.store_ms} == {chosen.began_ms: 250}
+    assert after.changes_ms == before.changes_ms
 
 
 def test_the_command_says_it_to_people_and_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,7 @@ async def test_a_head_that_loads_no_more_is_called_for_no_more(line: Line, heads
     heads.load("h01", units=10, wear=1.3)
     line.clock.advance(5)
     await watch.look()
-    assert list(watch.calls()) == ["st01/h01"]
+    assert list(watch.calls) == ["st01/h01"]
     line.clock.advance(24 * 3600 + 1)
-    assert watch.calls() == {}
+    await watch.look()
+    assert watch.calls == {}

@@ -19,7 +19,7 @@ from ifpp.errors import CustodyError, IfppError, ServiceError, SettingsError
 from ifpp.line import acceptance as report
 from ifpp.line.signed_file import verify_file
 from ifpp.roles.acceptance import AcceptanceOptions, accept
-from ifpp.roles.acceptance_copy import _SITE, _STATION, Plant, toml
+from ifpp.roles.acceptance_copy import _SITE, _STATION, Plant, digest, toml
 from ifpp.roles.acceptance_judge import Criterion, Gathered, criteria
 from ifpp.roles.acceptance_line import Act, Done, Journey
 from ifpp.roles.report_verify import verify
@@ -138,6 +138,7 @@ def plant(tmp_path: Path) -> Plant:
     for folder, name, text in (("config", "site.toml", PLANT_SITE), ("stations", "st07.toml", PLANT_STATION)):
         (tmp_path / "plant" / folder).mkdir(parents=True)
         (tmp_path / "plant" / folder / name).write_text(text, encoding="utf-8")
+    shutil.copytree(ROOT / "config" / "recipes", tmp_path / "plant" / "config" / "PLANT" / "recipes")
     return Plant.read(tmp_path / "plant" / "config" / "site.toml", [])
 
 
@@ -199,6 +200,25 @@ def _keys(kind: type, place: str = "") -> Iterator[str]:
         yield from (key for table in tables for key in _keys(table, f"{name}."))
         if not tables:
             yield name
+
+
+def test_a_recipe_that_ends_clean_to_ship_is_chosen_by_name(plant: Plant, tmp_path: Path) -> None:
+    chosen = plant.recipe("ifpp-enable")
+    assert chosen is not None
+    assert chosen.name == "ifpp-enable"
+    for name in ("", "ifpp-stock", "absent"):
+        with pytest.raises(SettingsError, match="name one that ends clean to ship: .*ifpp-enable"):
+            plant.recipe(name)
+    plant.give_recipes(tmp_path / "given")
+    assert digest(tmp_path / "given" / "ifpp-enable.toml") in plant.digests.values()
+    assert (tmp_path / "given" / "eim.pem").is_file()
+
+
+def test_without_recipes_units_are_loaded_verified_and_sealed(site: Path) -> None:
+    plain = Plant.read(site, [])
+    assert plain.recipe("") is None
+    with pytest.raises(SettingsError, match="the plant has none"):
+        plain.recipe("ifpp-load")
 
 
 def test_own_ports_are_never_the_plants(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,12 +345,13 @@ def test_what_is_wrong_fails_its_criterion_with_its_reason() -> None:
     told.balance = [replace(told.balance[0], installed=1, unknown=1)]
     assert failing(judged(told)) == {"custody.balance"}
 
-    assert failing(judged(replace_audit(gathered()))) == {"audit"}
-
-
-def replace_audit(told: Gathered) -> Gathered:
+    told = gathered()
     told.audit_findings = ["entry 3 was changed"]
-    return told
+    assert failing(judged(told)) == {"audit"}
+
+    told = gathered()
+    told.untrue = ["EID e1: ICCID i1 is disabled, and the station said it was as promised"]
+    assert failing(judged(told)) == {"recipe"}
 
 
 @pytest.mark.parametrize("answered", [[], [False], [True, False]])

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from ifpp.errors import CustodyError, SettingsError, SupplyError
-from ifpp.model.messages import Link
+from ifpp.model.messages import Link, RouteNote
 from ifpp.roles import audit, custody, keys
+from ifpp.roles.genealogy import show_genealogy
 from ifpp.roles.reports import acknowledge
 from ifpp.roles.reports import write as write_reports
 from ifpp.store.factory import Factory
+from ifpp.store.unasked import LateAnswer
 from tests.store.raw import raw
 from tests.store.test_audit import switch_rules_off
 from tests.store.test_events import word
@@ -69,6 +71,24 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], pin_credential: Non
 
 
 # ---- one unit -----------------------------------------------------------------------------------------
+
+
+def test_what_the_mes_said_afterwards_is_shown_and_asked_again(desk: Desk) -> None:
+    unallowed = RouteNote(request_id="r", result="SKIPPED", source="OFF")
+    take_one(desk.factory, Node("st01").result(1, "a", [], route_check=unallowed), NOW)
+    custody.show_unit(desk.site, "SN1", as_json=False)
+    assert "nobody had allowed PROFILE_LOAD; the MES has not been asked yet" in desk.said()
+    desk.factory.unasked.answer([LateAnswer("st01", 1, "FAIL", "ROUTE", "bin 7")], NOW)
+    custody.show_unit(desk.site, "SN1", as_json=False)
+    assert "nobody had allowed PROFILE_LOAD; FAIL: ROUTE: bin 7" in desk.said()
+    assert custody.show_gate(desk.site, "SN1", as_json=False) == 1
+    assert "GATE.ROUTE" in desk.said()
+    with pytest.raises(SettingsError):
+        custody.ask_again(desk.site, eid(1), by="", reason="booked late")
+    custody.ask_again(desk.site, eid(1), by="anna", reason="booked late")
+    assert "(1 work cycles)" in desk.said()
+    show_genealogy(desk.site, "SN1")
+    assert [row["result"] for row in desk.document()["asked_later"]] == [""]
 
 
 def test_a_unit_shows_every_step_in_words(desk: Desk) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -17,6 +18,8 @@ from ifpp.hw.tcp import TcpPort
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import SystemClock
 from ifpp.model.messages import JobState
+from ifpp.model.recipe import Recipe
+from ifpp.recipes import RecipeBook
 from ifpp.settings import Head as HeadSettings
 from ifpp.settings import Life, Station
 from ifpp.station.board import Board
@@ -67,20 +70,22 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(journal: Path, port: int, store_url: str, ci: bytes, doom: Doom) -> ForkServerProcess:
+def start(
+    journal: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe] = ()
+) -> ForkServerProcess:
     """Start a station `st01` with the head h01 over a slot; it works until it dies."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_main, args=(journal, port, store_url, ci, doom), daemon=True)
+    process = context.Process(target=_main, args=(journal, port, store_url, ci, doom, recipes), daemon=True)
     process.start()
     return process
 
 
-def _main(journal: Path, port: int, store_url: str, ci: bytes, doom: Doom) -> None:
-    asyncio.run(_work(journal, port, store_url, ci, doom))
+def _main(journal: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe]) -> None:
+    asyncio.run(_work(journal, port, store_url, ci, doom, recipes))
 
 
-async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom) -> None:
+async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe]) -> None:
     clock = SystemClock()
     journal = Journal.open(path, "st01", clock)
     await recover(journal, "st01", ["h01"], clock)
@@ -108,5 +113,6 @@ async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom) ->
             metrics=Metrics(Role.STATION, line="L1", station="st01"),
             stopping=asyncio.Event(),
             at_edge=at_edge,
+            recipes=RecipeBook(recipes),
         )
         await Head("h01", DoomedPort(f"tcp://127.0.0.1:{port}", doom.apdu), floor).run()

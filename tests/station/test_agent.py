@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -107,6 +108,11 @@ async def test_a_station_begins_with_what_the_last_process_left_and_shows_the_he
         assert line.events("unit_result")[0]["seq"] == 1
         await until(lambda: list(line.states()[-1].held) == [attempt.eid])
         assert line.states()[-1].held_units == 1
+        births = len(line.listener.payloads(TOPICS.birth("st01")))
+        again = HeadCommand(schema="republish/1.0", request_id=str(uuid4()), operator_id="the next supervisor")
+        await line.listener.client.publish(TOPICS.command("st01", "republish"), msgspec.json.encode(again))
+        await until(lambda: len(line.listener.payloads(TOPICS.birth("st01"))) == births + 1)
+        await until(lambda: [one["seq"] for one in line.events("unit_result")].count(1) == 2)
         await line.acknowledge(1000, node_id="st02")
         await line.acknowledge(1)
         await until(lambda: line.states()[-1].outbox_depth == 0)

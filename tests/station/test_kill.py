@@ -41,7 +41,8 @@ async def kill(shop: Shop, chip: Euicc, doom: Doom) -> None:
     slot = Slot("h01")
     server = SlotServer({"h01": slot})
     await server.start()
-    process = start(shop.path, server.ports["h01"], shop.store_url, shop.world.ci.read_bytes(), doom)
+    ci, recipes = shop.world.ci.read_bytes(), list(shop.recipes)
+    process = start(shop.path, server.ports["h01"], shop.store_url, ci, doom, recipes)
     slot.seat(chip)
     await asyncio.to_thread(process.join, PATIENCE_S)
     assert process.exitcode == -signal.SIGKILL

@@ -41,8 +41,10 @@ from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.station.edges import Edge
 from ifpp.station.permits import Permits
 from tests.fpa.test_seal import MASTER, authoriser
+from tests.station.doomed import Doom
 from tests.station.shop import JOB, PATIENCE_S, Run, Shop, open_shop, truth
 from tests.station.test_head import results
+from tests.station.test_kill import kill
 
 CA = pki.self_signed(pki.name_of("IoT", "eIM CA"), ec.generate_private_key(ec.SECP256R1()))
 LEAF = pki.below(CA, pki.EUICC, pki.name_of("IoT", "eIM"))
@@ -196,3 +198,34 @@ async def test_a_unit_whose_contact_is_lost_after_the_load_comes_to_its_end_when
     contents = card_contents(chip)
     assert [profile["enabled"] for profile in contents["profiles"]] == [False, True]
     assert (contents["eims"], contents["fpa_locked"], contents["keys_left"]) == (["eim.example"], True, 0)
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> WorldSummary:
+    """An IoT chip with two profiles that obeys anybody."""
+    plan = [JobPlan(JOB.job_order_id, "TRACKER", "EU", ["st01"], types=TYPES)]
+    return build_world(
+        tmp_path_factory.mktemp("free"), units=1, seed=10, jobs=plan, profile_kb=(4, 5), make=Make(iot=True)
+    )
+
+
+@pytest.mark.parametrize("edge", [Edge.SETTLED, Edge.SEALED, Edge.CLOSING], ids=str)
+async def test_after_a_kill_in_the_middle_of_a_recipe_the_unit_comes_to_its_end(
+    tmp_path: Path, free: WorldSummary, edge: Edge
+) -> None:
+    async with open_shop(tmp_path, free) as shop:
+        shop.recipes = RecipeBook([recipe(*ATTACHES)])
+        chip = shop.chip()
+        await kill(shop, chip, Doom(edge, times=2 if edge is Edge.SETTLED else 1))
+        async with shop.start() as run:
+            (died,) = results(await run.supervise())
+            assert (died.defects[0].code, died.clean_to_ship) == ("STATION.DIED", False)
+            assert gone(died).steps, "the will says how far it had come"
+            assert await run.load(chip) is Lamp.PASS
+            assert (await last(run)).clean_to_ship
+        contents = card_contents(chip)
+        assert [profile["enabled"] for profile in contents["profiles"]] == [False, True]
+        assert (contents["eims"], contents["keys_left"], contents["fpa_locked"]) == (["eim.example"], 0, True)
+        (row,) = [row for row in shop.factory.balance() if row.region == "EU"]
+        assert row.holds
+        assert (row.installed, row.unknown, row.sent) == (2, 0, 0)

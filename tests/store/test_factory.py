@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -31,6 +32,17 @@ def test_a_factory_keeps_its_identity(url: str) -> None:
             assert second.claim(request(1, "a"), later(1)) == claim
     with closing(Factory.open(url)) as third:
         assert states(third, 1) == ["CLAIMED"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o007, 0o660), (0o077, 0o600)])
+def test_users_of_a_group_share_a_new_database_where_the_umask_lets_them(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with closing(Factory.open(f"sqlite:///{tmp_path / 'factory.db'}")):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("factory.db", "factory.db-wal", "factory.db-shm"), mode)
 
 
 def test_many_processes_may_open_a_new_database_at_once(url: str) -> None:
