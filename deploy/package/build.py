@@ -132,8 +132,8 @@ def documents(tree: Path, wheels: list[Path]) -> None:
     _place(ROOT / "systemd" / "README.md", tree / DOC / "systemd" / "README.md")
     _place(ROOT / "config" / "REFERENCE.md", tree / DOC / "config" / "REFERENCE.md")
     _place(ROOT / "deploy" / "pictures" / "station.png", tree / DOC / "deploy" / "pictures" / "station.png")
-    for folder in ("config", "stations"):
-        for source in sorted((ROOT / folder).glob("*.toml")):
+    for folder in ("config", "config/recipes", "stations"):
+        for source in sorted(each for each in (ROOT / folder).iterdir() if each.suffix in (".toml", ".pem")):
             _place(source, tree / DOC / "examples" / folder / source.name)
     date = email.utils.formatdate(epoch())
     news = f"ifpp ({version()}) bookworm; urgency=medium\n\n  * See CHANGELOG.md.\n\n"

@@ -63,10 +63,15 @@ def set_nickname(chip: Chip, iccid: Iccid, nickname: str) -> None:
 
 
 def set_default_address(chip: Chip, address: str, where: str) -> None:
-    """Set the default SM-DP+ address; raises CardError EUICC.NOT_SET."""
-    request = configuration.default_address_request(address)
-    answer = _ask(chip, request, "SetDefaultDpAddress", where, "EUICC.NOT_SET")
-    _require(configuration.parse_default_address(answer), "SetDefaultDpAddress", where)
+    """Set the default SM-DP+ address, in the form the chip knows; raises CardError EUICC.NOT_SET."""
+    iot = False
+    try:
+        answer = chip.command(configuration.default_address_request(address))
+    except StatusError:  # a chip for IoT may know the form of SGP.32 alone
+        iot = True
+        request = configuration.default_address_request(address, iot=True)
+        answer = _ask(chip, request, "SetDefaultDpAddress", where, "EUICC.NOT_SET")
+    _require(configuration.parse_default_address(answer, iot=iot), "SetDefaultDpAddress", where)
 
 
 def eims(chip: Chip) -> tuple[EimData, ...]:

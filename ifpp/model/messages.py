@@ -22,7 +22,10 @@ MaybeWords = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\
 
 
 class Message(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """The common envelope of every MQTT document; `seq` only on durable events."""
+    """The common envelope of every MQTT document; `seq` only on durable events.
+
+    `clock_ok` false: the sender's clock is off by more than half a second from the supervisor's, so `ts` may be, too.
+    """
 
     schema: str
     id: str
@@ -201,7 +204,10 @@ class Alarm(Message, kw_only=True):
 
 
 class OperatorAction(Message, kw_only=True):
-    """`S/evt/operator_action`: what a person did; `id` is the request's id, so that a repetition is told once."""
+    """`S/evt/operator_action`: what a person did; `id` is the request's id, so that a repetition is told once.
+
+    `target`: the head, alarm or station acted on; of a HAND_OVER, who came (the station when nobody did).
+    """
 
     action: str
     operator_id: str
@@ -212,8 +218,8 @@ class OperatorAction(Message, kw_only=True):
 
 class HeadCommand(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`S/cmd/block_head` (`action` BLOCK or UNBLOCK) and `S/cmd/change_socket`: a person acts on one head; `S/cmd/lock`
-    and `S/cmd/unlock`: on the station, which takes no new unit or takes them again, with `head_id` ""; `S/cmd/republish`:
-    it says again what is retained, and what is not acknowledged.
+    and `S/cmd/unlock`: on the station, which takes no new unit or takes them again, with `head_id` "";
+    `S/cmd/republish`: it says again what is retained, and what is not acknowledged.
 
     `request_id` is a UUID: the same one twice is carried out once. `operator_id` names the person.
     """
@@ -268,6 +274,15 @@ class HeadAnswer(Message, kw_only=True):
     head: HeadState | None = None
 
 
+class HandOver(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A station went from one person to the next: `to` "" = nobody came yet; `comment`: what the next one must know."""
+
+    at: str
+    by: str
+    to: str = ""
+    comment: str = ""
+
+
 class StationState(Message, kw_only=True):
     """`S/state/station`, retained.
 
@@ -275,7 +290,7 @@ class StationState(Message, kw_only=True):
     to do; `held`: EID -> why the unit must not go on and what to do with it, the longest held first, at most 100 of
     `held_units`; `outbox_rejected`: events the supervisor put aside; `cached_units`: chips whose packages are kept
     here, the oldest for `cached_oldest_ms`; `store_away_since`: since when the station works from them alone, "" = it
-    does not.
+    does not; `hand_over`: the last one.
     """
 
     e10: str
@@ -297,6 +312,7 @@ class StationState(Message, kw_only=True):
     cached_units: int = 0
     cached_oldest_ms: int = 0
     store_away_since: str = ""
+    hand_over: HandOver | None = None
 
 
 class Online(msgspec.Struct, omit_defaults=False, kw_only=True):

@@ -245,7 +245,7 @@ def _green_lies(evidence: Evidence) -> Iterator[str]:
         whole = unit.eid in booked and all(iccid in unit.profiles for iccid in booked[unit.eid])
         if unit.lamp == "pass" and not (sealed and whole):
             yield f"EID {unit.eid}: the lamp was green, the chip is {'sealed' if sealed else 'open'} and " + (
-                "has its profile" if whole else "has no profile"
+                "has its profiles" if whole else "lacks a profile"
             )
         if unit.eid in evidence.cleared and not (sealed and whole):
             yield f"EID {unit.eid}: clean to ship in the books, not on the chip"

@@ -39,6 +39,7 @@ from ifpp.station.commands import NAMES, Commands
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.floor import Floor
 from ifpp.station.gate import Gate
+from ifpp.station.hand_over import HandOvers
 from ifpp.station.head import Head
 from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
@@ -113,6 +114,7 @@ class Agent:
         self._supplier = Supplier(self._store, cache, journal, self._gate, clock, margin_s=station.cache.margin_s)
         self._prefetch = None if cache is None else self._new_prefetch(cache, trust, eids)
         self._operator = ""
+        self._hands = HandOvers(station.id, journal, clock)
         serials = ScannedSerials(self._board, clock)
         self._window = window and Window(
             *window,
@@ -122,6 +124,7 @@ class Agent:
             passing=self._passed,
             scanned=serials.scan,
             serials=station.window.serials,
+            handed=self._hands.record,
         )
         self._shown_on = {f"{self._topics.base}/{at}": at for at in FOR_SCREENS if window}
         self._stopping = asyncio.Event()
@@ -211,6 +214,7 @@ class Agent:
             lives = await asyncio.wrap_future(self._journal.lives())
             self._lives.restore(lives)
             self._lock.restore(lives)
+            self._hands.restore(lives)
             self._alarms.restore(lives)
             await self._work(stop, ready, beat)
         finally:
@@ -353,7 +357,8 @@ class Agent:
             beat(self._standing())
             custody = self._watch.custody
             outbox, units = custody.outbox, self._ahead.units
-            now = (self._board.changes, self._gate.changes, outbox.count, outbox.rejected, custody.held, units)
+            counts = (outbox.count, outbox.rejected, custody.held, units)
+            now = (self._board.changes, self._gate.changes, counts, self._hands.last)
             if now != last or self._clock.monotonic() - last_s >= _SNAPSHOT_AT_LEAST_S:
                 last, last_s = now, self._clock.monotonic()
                 await self._publish_state()
@@ -372,6 +377,7 @@ class Agent:
             attention=self._gate.attention,
             custody=self._watch.custody,
             ahead=self._ahead,
+            hand_over=self._hands.last,
         )
 
     async def _look_in(self, window: Window, quiet: asyncio.Event) -> None:
@@ -379,7 +385,8 @@ class Agent:
         shown: tuple[object, ...] = ()
         shown_s = float("-inf")
         while not quiet.is_set():
-            now = (self._board.changes, self._board.moves, self._gate.changes, self._operator, self._watch.custody)
+            people = (self._operator, self._hands.last)
+            now = (self._board.changes, self._board.moves, self._gate.changes, people, self._watch.custody)
             silent = self._clock.monotonic() - shown_s >= SILENT_S
             if (now != shown or silent) and (window.watched or not shown):
                 shown, shown_s = now, self._clock.monotonic()

@@ -118,6 +118,7 @@ class AlarmWatch:
         """What time it is at the supervisor: just now, for an acknowledgement is never kept."""
         if ts:
             self._offset_s = (self._clock.now() - parse_utc(ts)).total_seconds()
+            self._journal.clock_ok = abs(self._offset_s) <= _CLOCK_S
 
     def forget_said(self) -> None:
         """A new connection: say the list again."""

@@ -9,7 +9,7 @@ from itertools import islice
 from ifpp import metrics as series
 from ifpp.metrics import Metrics
 from ifpp.model.clock import Clock, utc_ms_text, uuid7
-from ifpp.model.messages import HeadState, StateChanged, StationState
+from ifpp.model.messages import HandOver, HeadState, StateChanged, StationState
 from ifpp.model.states import E10, Phase, UnitResult
 from ifpp.station.life import ALARMS, LifeShown, Lives
 from ifpp.station.records import OutboxDepth
@@ -186,6 +186,7 @@ class Board:
         attention: dict[str, str],
         custody: Custody,
         ahead: Ahead = _NOTHING,
+        hand_over: HandOver | None = None,
     ) -> StationState:
         """Return `S/state/station` as it stands now; the station is as productive as its best head."""
         now = self.clock.now()
@@ -215,6 +216,7 @@ class Board:
             cached_units=ahead.units,
             cached_oldest_ms=ahead.oldest_ms,
             store_away_since=ahead.away_since,
+            hand_over=hand_over,
             heads={head_id: self.head(head_id) for head_id in self.rows},
         )
 

@@ -64,6 +64,7 @@ class Journal:
         self._clock = clock
         self.boot_id = str(uuid4())
         self.on_event: Callable[[], object] = lambda: None
+        self.clock_ok = True  # told with every event that is stored from here on
         self._lock = _lock(path)
         try:
             self._file = _File(path, _connect(path, station_id, busy_timeout_s))
@@ -436,6 +437,7 @@ class Journal:
         """Give the event its number in the transaction that stores it; one that is stored already is left alone."""
         self._appended = True
         event.seq = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM outbox").fetchone()[0]
+        event.clock_ok = self.clock_ok
         connection.execute(
             "INSERT INTO outbox (seq, id, name, body, stored_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
             (event.seq, event.id, name, msgspec.json.encode(event), utc_ms_text(self._clock.now())),

@@ -13,6 +13,7 @@ from ifpp.station.rsp_book import Owed, RspBook
 from ifpp.wire import es9
 
 log = get_logger("station.rsp_outbox")
+_KEPT = timedelta(days=30)  # of what was delivered: a chip that is seated again in that time drops its own copy
 
 
 class Caller(Protocol):
@@ -51,6 +52,7 @@ class RspOutbox:
             taken += session.address not in away and await self._tell(session, away)
         for owed in await asyncio.wrap_future(self._book.owed(self._leave)):
             taken += owed.notice.address not in away and await self._deliver(owed, away)
+        await asyncio.wrap_future(self._book.purge(_KEPT))
         return taken
 
     async def _tell(self, session: OpenSession, away: set[str]) -> bool:

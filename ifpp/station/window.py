@@ -40,6 +40,7 @@ RIGHTS: dict[tuple[str, str], frozenset[str]] = {
     ("lock", ""): _OPERATOR,
     ("unlock", ""): _OPERATOR,
     ("scan_unit", ""): _OPERATOR,
+    ("hand_over", ""): _OPERATOR,
     ("alarm", "ACK"): _OPERATOR,
     ("alarm", "SHELVE"): _SPECIALIST,
     ("alarm", "UNSHELVE"): _SPECIALIST,
@@ -52,12 +53,14 @@ log = get_logger("station.window")
 Obey = Callable[[str, bytes], Awaitable[msgspec.Struct]]
 Passing = Callable[[str, Somebody], Awaitable[None]]
 Scanned = Callable[[str, str], str]
+Handed = Callable[[Somebody, Somebody | None, str], Awaitable[str]]
 
 
 class Asked(msgspec.Struct, kw_only=True):
     """What a screen asks: `login` with a `badge`, `logout`, or a command of the line contract with its document.
 
-    A `badge` that has the form of a serial number is the unit that is seated next in `head_id`: `scan_unit`.
+    A `badge` that has the form of a serial number is the unit that is seated next in `head_id`: `scan_unit`. With
+    `hand_over` goes the `badge` of who comes ("": nobody yet), and as `reason` in its document what that one must know.
     """
 
     ask: str
@@ -85,7 +88,7 @@ class Window:
 
     `obey` carries out a command and returns its answer document, `passing` notes LOGIN and LOGOUT of a person. Without
     `people` screens only look. `scanned` notes the unit that is seated next in a head, where scans have the form
-    `serials` ("": none has). `open`: whether screens can come.
+    `serials` ("": none has); `handed` that one person hands over to another. `open`: whether screens can come.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Window:
         passing: Passing,
         scanned: Scanned | None = None,
         serials: str = "",
+        handed: Handed | None = None,
     ) -> None:
         self._path = path
         self._people = people
@@ -107,6 +111,7 @@ class Window:
         self._obey = obey
         self._passing = passing
         self._scanned = scanned
+        self._handed = handed
         self._serials = re.compile(serials) if serials else None
         self._said: dict[str, bytes] = {}
         self._screens: set[_Screen] = set()
@@ -214,6 +219,8 @@ class Window:
             await self._leave(screen)
             return Answered(ask="logout", status="ACCEPTED", text="logged out")
         who = self._entitled(screen, asked)
+        if asked.ask == "hand_over" and self._handed is not None:
+            return await self._hand_over(screen, asked, who, self._handed)
         document = asked.document | {"operator_id": who.name}
         done = await self._obey(asked.ask, msgspec.json.encode(document))
         reply = msgspec.to_builtins(done)
@@ -240,14 +247,36 @@ class Window:
             head_id=asked.head_id,
         )
 
-    async def _login(self, screen: _Screen, badge: str) -> Answered:
+    async def _hand_over(self, screen: _Screen, asked: Asked, goes: Somebody, handed: Handed) -> Answered:
+        """Who is logged in goes, who has the badge comes; nobody's badge gets into the books as a comment."""
+        comes = await self._recognised(asked.badge) if asked.badge else None
+        if comes is not None and comes.name == goes.name:
+            raise SettingsError("OPERATOR.BADGE", "somebody else has to come", where=asked.ask)
+        comment = str(asked.document.get("reason", ""))
+        with contextlib.suppress(SettingsError):
+            await self._recognised(comment)
+            comment = ""
+        text = await handed(goes, comes, comment)
+        await self._become(screen, comes)
+        name, role = (comes.name, comes.role) if comes else ("", "")
+        return Answered(ask=asked.ask, status="ACCEPTED", text=text, operator=name, role=role)
+
+    async def _recognised(self, badge: str) -> Somebody:
         if self._people is None:
             raise SettingsError("OPERATOR.BADGE", "this station knows nobody: [window] people is not set")
-        who = await asyncio.to_thread(recognise, self._people, badge)
+        return await asyncio.to_thread(recognise, self._people, badge)
+
+    async def _become(self, screen: _Screen, who: Somebody | None) -> None:
+        """Somebody else stands at the screen, or nobody."""
         if screen.who != who:
             await self._leave(screen)
             screen.who = who
-            await self._passing("LOGIN", who)
+            if who is not None:
+                await self._passing("LOGIN", who)
+
+    async def _login(self, screen: _Screen, badge: str) -> Answered:
+        who = await self._recognised(badge)
+        await self._become(screen, who)
         return Answered(
             ask="login", status="ACCEPTED", text=f"{who.name}, {who.role}", operator=who.name, role=who.role
         )

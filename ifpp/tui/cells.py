@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rich.cells import cell_len, set_cell_size
+import textwrap
+
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from ifpp.tui.marks import Marks, Row, Span, printable
 from ifpp.tui.view import Banner
@@ -31,6 +33,12 @@ def fit(said: str, width: int, marks: Marks) -> str:
     if cell_len(said) <= width:
         return set_cell_size(said, width)
     return set_cell_size(set_cell_size(said, width - 1) + marks.cut, width)
+
+
+def wrapped(said: str, width: int) -> list[str]:
+    """Return text as lines of at most `width` cells; of scripts without spaces and wide cells, cut anywhere."""
+    narrow = cell_len(said) == len(said)
+    return textwrap.wrap(said, width) if narrow else [chunk.strip() for chunk in chop_cells(said, width)]
 
 
 def cut(row: Row, width: int) -> Row:

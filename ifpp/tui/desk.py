@@ -14,7 +14,7 @@ from uuid import uuid4
 from ifpp.tui.heard import Heard
 from ifpp.tui.link import Said
 from ifpp.tui.marks import Level, Marks
-from ifpp.tui.view import alarm_words, first_pass, head_state, progress
+from ifpp.tui.view import head_state, progress
 from ifpp.tui.words import Words
 
 _TWICE_S = 2.0
@@ -23,18 +23,26 @@ _SHORTEST_BADGE = 4
 _EID_DIGITS = 32
 _YES = "YES"
 _SHELVE_MIN = 60
-SCAN_UNIT = "scan_unit"
+_NOBODY, _LEAVE = "-", "0"
+SCAN_UNIT, HAND_OVER = "scan_unit", "hand_over"
 Ask = Callable[..., bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to be answered before `ask` is sent with `document`; `choice` empty = YES is wanted."""
+    """Something to be answered before `ask` is sent with `document`; `choice` empty = YES is wanted.
+
+    `hint`: what may be typed, where it is neither; `secret`: it must not be read over a shoulder; `badge`: whose was
+    shown before.
+    """
 
     what: str
     ask: str
     document: dict[str, Any]
     choice: tuple[str, ...] = ()
+    hint: str = ""
+    secret: bool = False
+    badge: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)
@@ -52,7 +60,7 @@ class Desk:
     question: Question | None = None
     overlay: str = ""
     alarm: int = 0
-    summary: list[str] = field(default_factory=list)
+    opened: str = ""
     changes: int = 0
     _last_scan: tuple[str, float] = ("", float("-inf"))
     _asked: list[str] = field(default_factory=list)
@@ -71,7 +79,7 @@ class Desk:
 
     def leave(self) -> None:
         """Leave what was begun: the question, the page, the typing."""
-        self.typed, self.question, self.overlay, self.summary = "", None, "", []
+        self.typed, self.question, self.overlay = "", None, ""
         self._say("")
 
     def enter(self, now_s: float) -> None:
@@ -219,30 +227,28 @@ class Desk:
         return self.words(key, alarm=f"{alarm.code} {alarm.source}"), {"alarm_id": alarm_id, "action": action, **more}
 
     def _hand_over(self, at: str) -> None:
-        """Show what the next person has to know, and log out."""
+        """Show what the next person has to know; who is logged in hands over to that one, or only leaves."""
+        if self.overlay == "hand":
+            self.overlay = ""
+            return
+        self.overlay, self.opened = "hand", at
         if not self.heard.operator:
             self._say(self.words("scan.badge_first"), Level.LOW)
             return
-        title = self.words("hand.title", name=self.heard.operator, at=at)
-        self.summary, self.overlay = [title, *self._summary()], "hand"
-        self._send("logout", "")
+        hint = self.words("ask.comes_hint", nobody=_NOBODY, leave=_LEAVE)
+        self.question = Question(self.words("ask.comes"), HAND_OVER, {}, hint=hint, secret=True)
 
-    def _summary(self) -> list[str]:
-        heard, words = self.heard, self.words
-        done, target = progress(heard)
-        station = heard.station
-        heads = station.heads.items() if station else ()
-        out = ", ".join(head for head, state in heads if state.phase in ("QUARANTINED", "RETIRED"))
-        alarms = [f"  {one.code} {one.source} {alarm_words(one, words)[0]}" for _, one in heard.standing()]
-        shelved = heard.alarms.shelved if heard.alarms else 0
-        return [
-            words("hand.units", done=done, target=target, fpy=first_pass(heard)),
-            words("hand.heads", heads=out or words("hand.none")),
-            words("hand.held", count=station.held_units if station else 0),
-            words("hand.waiting", count=station.outbox_depth if station else 0),
-            words("hand.alarms", count=len(alarms), shelved=shelved),
-            *alarms,
-        ]
+    def _comes(self, text: str) -> None:
+        """A badge, nobody's yet, or no hand-over at all."""
+        self.question = None
+        if text == _LEAVE:
+            self._send("logout", "")
+        elif text != _NOBODY and len(text) < _SHORTEST_BADGE:
+            self._say(self.words("scan.no_choice", text=text), Level.LOW)
+        else:
+            nothing, badge = self.words("hand.nothing"), "" if text == _NOBODY else text
+            self.question = Question(self.words("ask.comment"), HAND_OVER, {}, (nothing,), badge=badge)
+            self._say("")
 
     # ---- questions and wishes -------------------------------------------------------------------
 
@@ -260,6 +266,9 @@ class Desk:
         self._say("")
 
     def _reply(self, question: Question, text: str) -> None:
+        if question.secret:
+            self._comes(text)
+            return
         if not question.choice:
             good = text.upper() == _YES
             more = {}
@@ -271,7 +280,8 @@ class Desk:
             self._say(self.words("scan.no_choice", text=text[:20]), Level.LOW)
             return
         self.question = None
-        self._send(question.ask, question.what.split(":")[0], document=question.document | more)
+        badge = {"badge": question.badge} if question.ask == HAND_OVER else {}
+        self._send(question.ask, question.what.split(":")[0], document=question.document | more, **badge)
 
     def _command(self, name: str, **more: object) -> dict[str, Any]:
         return {"schema": f"{name}/1.0", "request_id": str(uuid4()), "operator_id": "", **more}
@@ -303,6 +313,9 @@ class Desk:
         elif said.ask == "login":
             self.heard.operator, self.heard.role = said.operator, said.role
             self._say(self.words("scan.welcome", name=said.operator, role=said.role))
+        elif said.ask == HAND_OVER:
+            name, self.heard.operator, self.heard.role = self.heard.operator, said.operator, said.role
+            self._say(self.words("hand.done", by=name, to=said.operator or self.words("hand.nobody")))
         elif said.ask == "logout":
             name, self.heard.operator, self.heard.role = self.heard.operator, "", ""
             self._say(self.words("scan.bye", name=name) if mine else self.words("scan.idle"))

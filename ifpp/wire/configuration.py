@@ -12,7 +12,7 @@ from ifpp.wire import fields
 from ifpp.wire.tlv import Tlv, bit_string, integer, read, read_as, write
 
 _NICKNAME, _ADDRESSES, _DEFAULT_ADDRESS, _RAT = 0xBF29, 0xBF3C, 0xBF3F, 0xBF43
-_GET_EIM, _ADD_EIM = 0xBF55, 0xBF57
+_GET_EIM, _ADD_EIM, _DEFAULT_ADDRESS_IOT = 0xBF55, 0xBF57, 0xBF65
 _MAX_ADDRESS, _MAX_EIM_ID = 255, 128
 _CONSENT = 0
 
@@ -39,14 +39,15 @@ def parse_addresses(data: bytes) -> Addresses:
     return Addresses(default.text(_MAX_ADDRESS) if default else "", root.text(_MAX_ADDRESS) if root else "")
 
 
-def default_address_request(address: str) -> bytes:
-    """SetDefaultDpAddress (SGP.22 5.7.4)."""
-    return write(_DEFAULT_ADDRESS, write(0x80, address.encode()))
+def default_address_request(address: str, *, iot: bool = False) -> bytes:
+    """SetDefaultDpAddress (SGP.22 5.7.4), or with `iot` in the form of SGP.32 v1."""
+    return write(_DEFAULT_ADDRESS_IOT if iot else _DEFAULT_ADDRESS, write(0x80, address.encode()))
 
 
-def parse_default_address(data: bytes) -> int:
+def parse_default_address(data: bytes, *, iot: bool = False) -> int:
     """Return 0 ok, 127."""
-    return read_as(_DEFAULT_ADDRESS, data, what="SetDefaultDpAddress").need(0x80).integer()
+    tag = _DEFAULT_ADDRESS_IOT if iot else _DEFAULT_ADDRESS
+    return read_as(tag, data, what="SetDefaultDpAddress").need(0x80).integer()
 
 
 def rat_request() -> bytes:

@@ -63,7 +63,7 @@ umask 077
 printf 'the right PIN' > /etc/credstore/ifpp-supervisor.pin
 install -d -o ifpp-supervisor /var/lib/ifpp/supervisor
 install -d -o ifpp-supervisor /run/made
-install -o ifpp-supervisor /etc/credstore/ifpp-supervisor.pin /run/made/ifpp-pin
+install -o ifpp-supervisor -m 400 /etc/credstore/ifpp-supervisor.pin /run/made/ifpp-pin
 setpriv --reuid ifpp-supervisor --regid ifpp-factory --groups ifpp env CREDENTIALS_DIRECTORY=/run/made \\
     ifpp keys init --by a --reason b --config /etc/ifpp/config/site.toml > /dev/null
 systemctl enable ifpp-store ifpp-supervisor ifpp-station@st01 ifpp-report.timer ifpp-backup.timer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import pytest
 from ifpp.errors import ServiceError
 from ifpp.fpa.rsp import deliver, download, forget_delivered, notices
 from ifpp.model.ids import Iccid
-from ifpp.model.rsp import Notice, OpenSession, SessionStep
+from ifpp.model.rsp import Function, Notice, OpenSession, SessionStep
 from ifpp.sim.smdp_plus import State
 from ifpp.station.rsp_outbox import RspOutbox
 from ifpp.wire import es10
@@ -43,6 +44,30 @@ def test_what_could_not_be_told_is_told_later_in_order(site: Site) -> None:
         forget_delivered(seat.chip, seat.eid, site.book)
         assert seat.chip.notifications() == ()
         assert site.book.delivered_of(seat.eid) == ()
+
+
+def test_it_goes_on_by_itself_until_it_is_told_to_stop(site: Site) -> None:
+    order, seat = site.release(), site.seat()
+    assert fault(site.download(seat)) == ""
+    site.server.troubles["handleNotification"] = ["cut", "cut"]
+
+    async def until_taken() -> None:
+        taken = asyncio.Event()
+
+        class Telling:
+            async def call(self, address: str, function: Function, body: bytes) -> bytes:
+                answer = await site.client.call(address, function, body)
+                taken.set()
+                return answer
+
+        running = asyncio.create_task(RspOutbox(site.book, Telling(), pause_s=0, leave_s=0).run())
+        await taken.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    site.loop.run(until_taken())
+    assert order.state is State.INSTALLED
 
 
 def test_a_server_that_is_away_holds_up_only_its_own(site: Site) -> None:

@@ -45,6 +45,7 @@ from ifpp.model.recipe import (
     promise,
 )
 from ifpp.sim import pki
+from ifpp.sim.euicc import isdr
 from ifpp.sim.euicc.card import Euicc
 from ifpp.sim.eum import Make
 from ifpp.sim.fleet import card_contents
@@ -170,6 +171,21 @@ def test_a_profile_that_is_not_there_cannot_be_enabled(loaded: Loaded) -> None:
     steps.perform(DeleteKeys())
     with pytest.raises(CardError, match="does not list"):
         steps.perform(Enable("b"))
+
+
+def test_a_chip_that_knows_only_the_iot_form_gets_its_address_too(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip, inside = opened(loaded)
+    steps = loaded.steps(chip, DeleteKeys(), DefaultAddress("smdp.example"))
+    steps.perform(DeleteKeys())
+    monkeypatch.delitem(isdr._FUNCTIONS, 0xBF3F)
+    steps.perform(DefaultAddress("smdp.example"))
+    assert inside.nvm.default_dp_address == "smdp.example"
+    monkeypatch.delitem(isdr._FUNCTIONS, 0xBF65)
+    with pytest.raises(CardError) as caught:
+        steps.perform(DefaultAddress("other.example"))
+    assert caught.value.code == "EUICC.NOT_SET"
 
 
 # ---- the eIM ---------------------------------------------------------------------------------------------

@@ -327,6 +327,13 @@ def test_the_judge_finds_what_was_not_resolved_or_wrongly(forge: Callable[[Evide
     assert judge(evidence).unresolved_wrongly
 
 
+def test_green_without_one_of_two_profiles_is_a_lie() -> None:
+    evidence = sound()
+    evidence.packages.insert(0, Package("p0", "e1", "x1", "i0", "FAILED", spent=True, steps=FAILED_WAY))
+    lies = [reason for reason in judge(evidence).unresolved_wrongly if "the lamp was green" in reason]
+    assert lies == ["EID e1: the lamp was green, the chip is sealed and lacks a profile"]
+
+
 def test_what_nobody_can_tell_may_be_held() -> None:
     """The key is spent, no profile, no result on the chip nor in the journal: to hold the unit is right."""
     evidence = sound()

@@ -220,6 +220,8 @@ async def test_no_supervisor_and_a_wrong_clock_are_alarms_after_their_delays(pla
     place.watch.note_time("2026-03-01T08:00:00.000Z")
     await place.after()
     assert await place.after(300) == {"A-102 st01": "RTN_UNACK", "A-151 st01": "UNACK_ALARM"}
+    told = [(one.code, one.clock_ok) for one in await place.events(Alarm) if isinstance(one, Alarm)]
+    assert told == [("A-102", True), ("A-102", False), ("A-151", False)]
 
 
 async def test_a_full_store_of_events_is_more_urgent_than_a_late_one(place: Place) -> None:

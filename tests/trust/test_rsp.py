@@ -221,7 +221,9 @@ def test_a_first_word_that_cannot_be_read(change: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"header":{}}', b"<html>", b"[" * 100_000, document(), b"\xff\xfe", b'{"header":1}']
+    "body",
+    [b"", b"[]", b"{}", b'{"header":{}}', b"<html>", b"[" * 100_000, document(), b"\xff\xfe", b'{"header":1}'],
+    ids=range(9),
 )
 def test_bodies_that_are_no_answer(body: bytes) -> None:
     for parse in (es9.parse_initiated, es9.parse_offer, es9.parse_package):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asn1tools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,3 +104,38 @@ def test_a_deletion_with_a_challenge_is_answered_with_a_signature() -> None:
         FPX1.parse_deleted(bytes.fromhex(answer + "00000000"))
     signed = tlv(0xF9, bytes.fromhex("a209800100810102820100"), tlv(0x5F37, bytes(64)))
     assert FPX1.parse_deleted(signed).deleted == 2
+
+
+# The shape of SGP.32's eIM objects in ASN.1 with automatic tags, for a compiler that knows nothing of our writer.
+_EIM_SHAPE = """
+Shape DEFINITIONS AUTOMATIC TAGS ::= BEGIN
+Certificate ::= SEQUENCE { part [UNIVERSAL 2] INTEGER }
+Data ::= SEQUENCE {
+  id [0] UTF8String, fqdn [1] UTF8String OPTIONAL, idType [2] INTEGER OPTIONAL, counter [3] INTEGER OPTIONAL,
+  token [4] INTEGER OPTIONAL, key [5] CHOICE { plain OCTET STRING, certificate Certificate } OPTIONAL,
+  tls [6] CHOICE { plain OCTET STRING, certificate Certificate } OPTIONAL,
+  protocols [7] BIT STRING { https (0), coaps (1), injectHttps (2) } OPTIONAL,
+  ci [8] OCTET STRING OPTIONAL, indirect [9] NULL OPTIONAL }
+Add ::= [87] SEQUENCE { list [0] SEQUENCE OF Data }
+Added ::= [87] CHOICE { ok SEQUENCE OF CHOICE { token [4] INTEGER, done NULL }, error INTEGER }
+Known ::= [85] SEQUENCE { list [0] SEQUENCE OF Data }
+END
+"""
+
+
+def test_an_asn1_compiler_reads_and_writes_the_same_eim() -> None:
+    shape = asn1tools.compile_string(_EIM_SHAPE, "ber")
+    eim = EimData("eim.example", "eim.example", 2, 300, bytes.fromhex("3003020107"), frozenset({0, 2}), True)
+    data = {
+        "id": "eim.example",
+        "fqdn": "eim.example",
+        "idType": 2,
+        "counter": 300,
+        "key": ("certificate", {"part": 7}),
+        "protocols": (b"\xa0", 3),
+        "indirect": None,
+    }
+    assert shape.decode("Add", configuration.add_eim_request(eim)) == {"list": [data]}
+    assert configuration.parse_eims(bytes(shape.encode("Known", {"list": [data]}))) == (eim,)
+    assert configuration.parse_add_eim(bytes(shape.encode("Added", ("ok", [("done", None)])))) == 0
+    assert configuration.parse_add_eim(bytes(shape.encode("Added", ("error", 3)))) == 3

@@ -46,6 +46,13 @@ def add_initial(chip: Chip, request: Node) -> bytes:
     return tlv(0xBF57, tlv(0xA0, *(_added(raw) for raw in listed)))
 
 
+def set_default_address(chip: Chip, request: Node) -> bytes:
+    """SetDefaultDpAddress in the form of SGP.32."""
+    _require_iot(chip)
+    chip.nvm.default_dp_address = members(request.value)[0x80].decode()
+    return tlv(0xBF65, tlv(0x80, integer(0)))
+
+
 def _added(raw: bytes) -> bytes:
     """addOk, or the association token where one was asked for."""
     return tlv(0x84, integer(1)) if 0x84 in _members(raw) else tlv(0x05)

@@ -65,6 +65,7 @@ GATES: dict[int, tuple[Gate, Gate, Gate]] = {
     0xBF3F: _FIELD,  # SetDefaultDpAddress
     0xBF35: _FIELD,  # LoadCRL
     **dict.fromkeys(range(0xBF51, 0xBF60), _FIELD),  # SGP.32, IoT eUICC packages
+    0xBF65: _FIELD,  # SetDefaultDpAddress of SGP.32
 }
 
 

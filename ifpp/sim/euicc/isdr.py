@@ -37,6 +37,7 @@ _FUNCTIONS: dict[int, Callable[[Chip, Node], bytes]] = {
     0xBF43: reads.get_rat,
     0xBF55: eim.get_configuration,
     0xBF57: eim.add_initial,
+    0xBF65: eim.set_default_address,
     gating.F9_STATUS: fpa.get_status,
     gating.F9_LIST: fpa.list_keys,
     gating.F9_DELETE: fpa.delete_keys,
