@@ -366,6 +366,8 @@ class Agent:
 
     def _standing(self) -> str:
         taking = f"takes no units: {self._gate.refusing}" if self._gate.refusing else "takes units"
+        if self._stopping.is_set():
+            taking = "finishes its units"
         return f"{self._station.id} {taking}; {self._watch.custody.outbox.count} events wait"
 
     def _state(self) -> StationState:

@@ -35,10 +35,12 @@ def fit(said: str, width: int, marks: Marks) -> str:
     return set_cell_size(set_cell_size(said, width - 1) + marks.cut, width)
 
 
-def wrapped(said: str, width: int) -> list[str]:
-    """Return text as lines of at most `width` cells; of scripts without spaces and wide cells, cut anywhere."""
-    narrow = cell_len(said) == len(said)
-    return textwrap.wrap(said, width) if narrow else [chunk.strip() for chunk in chop_cells(said, width)]
+def wrapped(said: str, width: int, indent: str = "") -> list[str]:
+    """Return text as lines of at most `width` cells, all but the first behind `indent`; wide cells are cut anywhere."""
+    if cell_len(said) == len(said):
+        return textwrap.wrap(said, width, subsequent_indent=indent)
+    first, *rest = chop_cells(said, max(1, width - len(indent))) or [""]
+    return [first.rstrip(), *(f"{indent}{chunk.strip()}" for chunk in rest)]
 
 
 def cut(row: Row, width: int) -> Row:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 
 from rich.cells import cell_len
 
-from ifpp.tui.cells import banner_rows, cut, fill, fit, whole
+from ifpp.tui.cells import banner_rows, cut, fill, fit, whole, wrapped
 from ifpp.tui.line_desk import LineDesk
 from ifpp.tui.line_view import (
     LOW_HOURS,
@@ -52,7 +51,7 @@ def _small(desk: LineDesk, moment: Moment, width: int, height: int) -> list[Row]
     """What must be done, wrapped; then the stations that want somebody."""
     marks, said = desk.marks, banner(desk.heard, moment.now_s, desk.words)
     line = f"{marks.of(said.level).strip()} {said.what} {said.where} {marks.todo} {said.todo}".strip()
-    rows: list[Row] = [[Span(fit(one, width, marks), said.level)] for one in textwrap.wrap(line, width)]
+    rows: list[Row] = [[Span(fit(one, width, marks), said.level)] for one in wrapped(line, width)]
     for name in desk.heard.names:
         one = station_row(desk.heard, name, desk.words, marks)
         if one.level not in (Level.NORMAL, Level.GOOD):
@@ -149,9 +148,9 @@ def _text(desk: LineDesk, lines: list[str], width: int, height: int) -> list[Row
     rows: list[Row] = []
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip()) + 1)
-        wrapped = textwrap.wrap(f" {line}", width - 1, subsequent_indent=f"{indent}  ", drop_whitespace=True) or [""]
+        shown = wrapped(f" {line}", width - 1, f"{indent}  ") or [""]
         level = Level.GOOD if desk.page == "hand" and not rows else Level.NORMAL
-        rows += [[Span(one if one.startswith(" ") else f" {one}", level)] for one in wrapped]
+        rows += [[Span(one if one.startswith(" ") else f" {one}", level)] for one in shown]
     return _scrolled(desk, rows, height)
 
 

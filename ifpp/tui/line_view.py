@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ifpp.model.messages import StationState
 from ifpp.model.states import Phase
+from ifpp.tui.hand_over import held as kept_apart
+from ifpp.tui.hand_over import said as handed
 from ifpp.tui.line_heard import LineHeard
 from ifpp.tui.marks import LEVEL_OF_PRIORITY, Level, Marks
 from ifpp.tui.view import Banner, age_text, alarm_words, head_state
@@ -145,10 +147,12 @@ def hand_over(heard: LineHeard, words: Words) -> list[str]:
     """Return what the next shift has to know."""
     good, wanted = done(heard)
     shift = heard.shift
-    out, held, waiting = [], 0, 0
+    out, held, waiting, apart, last = [], 0, 0, [], []
     for name, state in heard.stations.items():
         out += [f"{name}/{head}" for head, one in state.heads.items() if one.phase in _OUT]
         held, waiting = held + state.held_units, waiting + state.outbox_depth
+        apart += kept_apart(state.held, state.held_units, words, f"{name} ")
+        last += [words("line.hand_last", station=name, said=handed(state.hand_over, words))] if state.hand_over else []
     alarms = [f"  {one.code} {one.source} {alarm_words(one, words)[0]}" for _, one in heard.standing()]
     shelved = [one for one in (heard.alarms.alarms.values() if heard.alarms else ()) if one.state == "SHELVED"]
     low = [words("line.low", job=job, hours=f"{hours:.1f}") for job, hours in low_stock(heard)]
@@ -156,11 +160,13 @@ def hand_over(heard: LineHeard, words: Words) -> list[str]:
     none = words("hand.none")
     return [
         words("line.hand_title", line=heard.name, shift=shift.window.shift_id if shift else UNKNOWN),
+        *last,
         words("hand.units", done=good, target=wanted, fpy=percent(shift.fpy if shift else None)),
         words("line.hand_yield", final=percent(shift.final_yield if shift else None), good=shift.good if shift else 0),
         words("line.hand_away", stations=", ".join(away) or none),
         words("hand.heads", heads=", ".join(out) or none),
         words("hand.held", count=held),
+        *apart,
         words("hand.waiting", count=waiting),
         *(low or [words("line.hand_stock", stock=none)]),
         words("hand.alarms", count=len(alarms), shelved=len(shelved)),

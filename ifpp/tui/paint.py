@@ -7,16 +7,16 @@ person must do, how many heads are in which state, the scan line.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from string import ascii_letters
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len, set_cell_size
 
-from ifpp.tui.cells import banner_rows, cut, fill, fit, whole
+from ifpp.tui import hand_over
+from ifpp.tui.cells import banner_rows, cut, fill, fit, whole, wrapped
 from ifpp.tui.desk import Desk
 from ifpp.tui.heard import Heard
 from ifpp.tui.marks import LEVEL_OF_PRIORITY, Level, Marks, Row, Span
@@ -58,7 +58,7 @@ def paint(desk: Desk, moment: Moment, width: int, height: int, columns: int = 0)
         rows = _small(desk, said, width, height)
     else:
         frame = [_title(desk, moment, width), _figures(desk, moment, width), *banner_rows(said, desk.marks, width)]
-        body = _overlay(desk, height - _FRAME_ROWS) or _grid(desk, moment, width, height - _FRAME_ROWS, columns)
+        body = _overlay(desk, width, height - _FRAME_ROWS) or _grid(desk, moment, width, height - _FRAME_ROWS, columns)
         foot = [_message(desk, width), _scan(desk, width), _keys(desk, width)]
         rows = [*frame, *fill(body, height - _FRAME_ROWS), *foot]
     return [cut(row, width) for row in fill(rows, height)]
@@ -123,12 +123,14 @@ def _message(desk: Desk, width: int) -> Row:
 def _scan(desk: Desk, width: int) -> Row:
     """The line everything is typed into; a badge must not be read over a shoulder."""
     words, marks = desk.words, desk.marks
-    if desk.question is not None:
-        choice = "  ".join(f"{number} {one}" for number, one in enumerate(desk.question.choice, 1)) or "YES"
+    question, hidden = desk.question, marks.typed * min(len(desk.typed), 40)
+    if question is not None:
+        numbered = "  ".join(f"{number} {one}" for number, one in enumerate(question.choice, 1))
+        choice = question.hint or numbered or "YES"
         what = words("scan.what", choice=choice)
-        shown = desk.typed or (what if cell_len(what) <= width - 3 else choice)
+        shown = (hidden if question.secret else desk.typed) or (what if cell_len(what) <= width - 3 else choice)
     else:
-        shown = marks.typed * min(len(desk.typed), 40) if desk.typed else words("scan.ready")
+        shown = hidden or words("scan.ready")
     return [Span(" > "), Span(fit(shown, width - 3, marks), Level.NORMAL if desk.typed else Level.DIM)]
 
 
@@ -156,8 +158,7 @@ def _small(desk: Desk, said: Banner, width: int, height: int) -> list[Row]:
     """What a person must do, wrapped; how many heads are in which state; the scan line."""
     marks = desk.marks
     line = f"{marks.of(said.level).strip()} {said.what} {said.where} {marks.todo} {said.todo}".strip()
-    narrow = cell_len(line) == len(line)
-    lines = textwrap.wrap(line, width) if narrow else [chunk.strip() for chunk in chop_cells(line, width)]
+    lines = wrapped(line, width)
     foot = [_scan(desk, width)] if height > 1 else []
     if desk.question is not None or desk.message:
         foot.insert(0, _message(desk, width))
@@ -254,11 +255,11 @@ def _second(one: Tile, marks: Marks, room: int, level: Level, stale: bool) -> Ro
 # ---- pages --------------------------------------------------------------------------------------------
 
 
-def _overlay(desk: Desk, height: int) -> list[Row]:
+def _overlay(desk: Desk, width: int, height: int) -> list[Row]:
     pages: dict[str, Callable[[], list[Row]]] = {
         "help": lambda: [[Span(f" {line}")] for line in desk.words("help.text").strip().splitlines()],
         "alarms": lambda: _alarms(desk, desk.heard),
-        "hand": lambda: [[Span(f" {line}")] for line in desk.summary],
+        "hand": lambda: _hand(desk, width, height),
     }
     rows = pages[desk.overlay]() if desk.overlay else []
     if desk.overlay == "alarms" and len(rows) > height:
@@ -267,6 +268,16 @@ def _overlay(desk: Desk, height: int) -> list[Row]:
         rest = len(desk.heard.standing()) - shown
         rows = [rows[0], *rows[1 + 2 * first :][: 2 * shown], [Span(f" {desk.words('alarms.more', count=rest)}")]]
     return rows
+
+
+def _hand(desk: Desk, width: int, height: int) -> list[Row]:
+    """The page of the shift; what has no room is counted."""
+    lines = [
+        one for line in hand_over.page(desk.heard, desk.opened, desk.words) for one in wrapped(line, width - 2, "    ")
+    ]
+    if len(lines) > height:
+        lines = [*lines[: height - 1], desk.words("alarms.more", count=len(lines) - height + 1)]
+    return [[Span(f" {line}", Level.NORMAL if number else Level.GOOD)] for number, line in enumerate(lines)]
 
 
 def _alarms(desk: Desk, heard: Heard) -> list[Row]:

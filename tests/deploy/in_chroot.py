@@ -74,12 +74,13 @@ stat -c '%n %U %G %a' /var/lib/ifpp/*/* /run/ifpp/*
 echo "report $(systemctl start ifpp-report; echo $?)"
 echo "backup $(systemctl start ifpp-backup; echo $?)"
 ls /var/lib/ifpp/backup
+udevadm test /sys/class/mem/null 2>&1 | grep 60-ifpp.rules
 
 mkdir -p /run/systemd/system/ifpp-store.service.d
 printf '[Service]\\nWatchdogSec=12\\nRestartSec=1\\n' > /run/systemd/system/ifpp-store.service.d/soon.conf
 systemctl daemon-reload
 systemctl restart ifpp-store
-kill -STOP $(systemctl show -P MainPID ifpp-store)
+systemctl kill --kill-whom=main --signal=STOP ifpp-store
 echo "hung: $(until_status ifpp-store 'active|1|.*serves')"
 journalctl -u ifpp-store -o cat | grep -o "Failed with result 'watchdog'\\|Fatal Python error: Aborted"
 
@@ -245,6 +246,7 @@ def test_the_units_run_under_systemd(installed: Chroot) -> None:
         assert line in told, told
     assert "ifpp-station@st01.service|active|0|0|st01 takes" in told, told
     assert re.search(r"^factory-[0-9TZ]+$", told, re.MULTILINE), told
+    assert told.count("60-ifpp.rules") == 1, "udev has nothing to say of its lines"
     order = [line for line in told.splitlines() if line.startswith("Stopped")]
     assert [re.findall(r"ifpp-(\w+)", line)[0] for line in order[-2:]] == ["station", "store"], told
 

@@ -95,6 +95,17 @@ def test_the_fewest_commands_and_round_trips(site: Site) -> None:
     assert parse_bpp(package.raw).segments == package.segments
 
 
+def test_what_is_known_of_a_chip_is_not_asked_again(site: Site) -> None:
+    counts = []
+    for number, known in enumerate((False, True)):
+        site.release(f"M-{number}")
+        seat = site.seat()
+        info1 = rsp.parse_info1(seat.chip.command(rsp.info1_request())) if known else None
+        got = download(seat.chip, site.order(seat, f"M-{number}"), site.lpa(), info1)
+        counts.append((fault(got), got.verdict.apdus))
+    assert counts == [("", counts[0][1]), ("", counts[0][1] - 2)], "a command and its GET RESPONSE"
+
+
 def test_a_confirmation_code_is_proved(site: Site) -> None:
     site.release(code="2468")
     seat = site.seat()

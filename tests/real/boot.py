@@ -20,6 +20,7 @@ _INSIDE = """set -e; cd "$1"
 mount --make-rprivate /; mount --bind . .; cd "$1"
 mount -t proc proc proc; mount -t sysfs sysfs sys; mount -t tmpfs tmpfs run; mount -t tmpfs tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev; mkdir dev/pts dev/shm; mount -t tmpfs tmpfs dev/shm
+mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts; ln -s pts/ptmx dev/ptmx
 for node in "null 3" "zero 5" "full 7" "random 8" "urandom 9"; do
     set -- $node; mknod -m 666 "dev/$1" c 1 "$2"
 done

@@ -9,7 +9,7 @@ import msgspec
 from ifpp.model.alarms import ActiveAlarm, ActiveAlarms
 from ifpp.model.kpi import Figures, Kpi, KpiWindow
 from ifpp.model.mes import JobOrders, JobOrderState, JobStock, Stock
-from ifpp.model.messages import HeadState, Job, JobState, Product, Recipe, StationState
+from ifpp.model.messages import HandOver, HeadState, Job, JobState, Product, Recipe, StationState
 
 AT = "2026-11-22T08:15:30.250Z"
 ENVELOPE: dict[str, Any] = {"id": "01930b3e-7c1a-7d10-8a52-0c1d2e3f4a5b", "ts": AT, "boot_id": "b"}
@@ -114,7 +114,8 @@ def troubled() -> StationState:
         "h08": head("POLISHING", "PASS"),
     }
     held = {eid(3): "CONTACT.LOST: seat the same unit again"}
-    return station(states, held=held, held_units=1, outbox_depth=31)
+    last = HandOver(at=AT, by="carol", to="anna", comment="h07 waits for a socket")
+    return station(states, held=held, held_units=1, outbox_depth=31, hand_over=last)
 
 
 def told(**documents: msgspec.Struct) -> dict[str, bytes]:

@@ -24,7 +24,13 @@ from ifpp.tui.words import Words
 from tests.tui import pictures
 
 SALT = new_salt()
-PEOPLE = People(SALT, {"bob": Person(role="technician", badge=badge_hash("B-2222", SALT))})
+PEOPLE = People(
+    SALT,
+    {
+        "bob": Person(role="technician", badge=badge_hash("B-2222", SALT)),
+        "anna": Person(role="operator", badge=badge_hash("A-1111", SALT)),
+    },
+)
 PATIENCE_S = 20.0
 COMMANDS: dict[tuple[str, str | None], tuple[str, dict[str, Any]]] = {
     ("f2", "5"): ("lock", {"reason": "end of shift"}),
@@ -48,7 +54,10 @@ class Station:
         self.obeyed: list[tuple[str, dict[str, Any]]] = []
         self.passed: list[tuple[str, str]] = []
         self.over = asyncio.Event()
-        self.window = Window(path, PEOPLE, SystemClock(), idle_s=900.0, obey=self._obey, passing=self._pass)
+        self.handed: list[tuple[str, str, str]] = []
+        self.window = Window(
+            path, PEOPLE, SystemClock(), idle_s=900.0, obey=self._obey, passing=self._pass, handed=self._hand
+        )
 
     async def _obey(self, name: str, document: bytes) -> Done:
         self.obeyed.append((name, json.loads(document)))
@@ -56,6 +65,10 @@ class Station:
 
     async def _pass(self, action: str, who: Somebody) -> None:
         self.passed.append((action, who.name))
+
+    async def _hand(self, goes: Somebody, comes: Somebody | None, comment: str) -> str:
+        self.handed.append((goes.name, comes.name if comes else "", comment))
+        return "handed over"
 
     def show(self, documents: dict[str, bytes]) -> None:
         for at, document in documents.items():
@@ -157,13 +170,30 @@ async def test_keys_that_only_show(station: Station) -> None:
         assert screen.desk.typed == "a"
 
 
-async def test_hand_over_logs_out(station: Station) -> None:
+async def test_hand_over_from_one_badge_to_the_next(station: Station) -> None:
     async with shown(station, pictures.normal()) as (screen, pilot):
+        await pilot.press("f9")
+        assert any("Hand-over of st01" in line for line in lines(screen))
+        await pilot.press("f9")
         await log_in(screen, pilot)
         await pilot.press("f9")
-        assert any("Hand-over of bob" in line for line in lines(screen))
-        await until(lambda: station.passed == [("LOGIN", "bob"), ("LOGOUT", "bob")])
+        await type_in(pilot, "A-1111")
+        assert not any("A-1111" in line for line in lines(screen))
+        await type_in(pilot, "h02 is dirty")
+        await until(lambda: screen.heard.operator == "anna")
+        assert station.handed == [("bob", "anna", "h02 is dirty")]
+        assert station.passed == [("LOGIN", "bob"), ("LOGOUT", "bob"), ("LOGIN", "anna")]
+
+        await pilot.press("f9", "f9")
+        await type_in(pilot, "A-1111")
+        await type_in(pilot, "1")
+        await until(
+            lambda: "somebody else has to come" in screen.desk.message or "OPERATOR.BADGE" in screen.desk.message
+        )
+        await pilot.press("f9", "f9")
+        await type_in(pilot, "0")
         await until(lambda: screen.heard.operator == "")
+        assert len(station.handed) == 1
 
 
 async def test_a_scanner_that_types_without_a_pause_loses_nothing(station: Station) -> None:

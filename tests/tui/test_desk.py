@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from ifpp.tui.desk import Desk
+from ifpp.tui.hand_over import page
 from ifpp.tui.heard import Heard
 from ifpp.tui.link import Said
 from ifpp.tui.marks import UNICODE
+from ifpp.tui.paint import Moment, paint, text
 from ifpp.tui.words import Words
 from tests.tui import pictures
+
+MOMENT = Moment(0.0, datetime(2026, 11, 23, 13, tzinfo=UTC), "14:00")
 
 
 class Station:
@@ -199,18 +204,57 @@ def test_retry_says_what_helps(desk: Desk) -> None:
     assert desk.message == "Head h01: nothing to retry"
 
 
-def test_hand_over_shows_what_the_next_one_must_know_and_logs_out(desk: Desk, station: Station) -> None:
+def shift_page(desk: Desk) -> str:
+    return "\n".join(page(desk.heard, desk.opened, desk.words))
+
+
+def test_the_page_of_the_shift_shows_what_the_next_one_must_know(desk: Desk) -> None:
     desk.press("f9", "14:00")
-    said = "\n".join(desk.summary)
-    assert "Hand-over of anna at 14:00" in said
+    said = shift_page(desk)
+    assert "Hand-over of st01 at 14:00" in said
+    assert "Last: 2026-11-22 " in said
+    assert "carol to anna: h07 waits for a socket" in said
     assert "1290 of 5000 done, first pass yield 98.3 %" in said
     assert "Heads out of work: h02, h07" in said
     assert "Units on hold: 1" in said
     assert "Events not sent yet: 31" in said
     assert "A-110 st01/h02" in said
-    assert station.asked == [("logout", {})]
-    desk.answered(Said(ask="logout", status="ACCEPTED", text="logged out"))
-    assert (desk.heard.operator, desk.overlay) == ("", "hand")
+    assert "  000003: CONTACT.LOST: seat the same unit again" in said
+    desk.press("f9")
+    assert (desk.overlay, desk.question) == ("", None)
+
+
+def test_who_goes_hands_over_to_who_comes(desk: Desk, station: Station) -> None:
+    desk.press("f9", "14:00")
+    desk.type("B-2222")
+    assert "B-2222" not in "".join(text(paint(desk, MOMENT, 80, 24)))
+    desk.enter(0.0)
+    assert not station.asked
+    scan(desk, "h02 is dirty", 1.0)
+    assert station.asked[-1][1]["badge"] == "B-2222"
+    assert station.last() == {"reason": "h02 is dirty"}
+    desk.answered(Said(ask="hand_over", status="ACCEPTED", text="handed over", operator="bob", role="technician"))
+    assert (desk.heard.operator, desk.overlay) == ("bob", "hand")
+    assert desk.message == "Handed over: anna to bob"
+
+
+def test_a_hand_over_may_find_nobody_or_not_be_meant(desk: Desk, station: Station) -> None:
+    desk.press("f9")
+    scan(desk, "-")
+    scan(desk, "1", 1.0)
+    assert station.asked[-1][1]["badge"] == ""
+    assert station.last() == {"reason": "nothing special"}
+    desk.press("f9")
+    desk.press("f9")
+    scan(desk, "B2", 2.0)
+    assert desk.message == "B2: not one of the choice"
+    desk.press("f9")
+    desk.press("f9")
+    scan(desk, "0", 3.0)
+    assert station.asked[-1] == ("logout", {})
+    desk.answered(Said(ask="hand_over", status="ACCEPTED", text="handed over"))
+    assert desk.message == "Handed over: anna to nobody yet"
+    assert desk.heard.operator == ""
 
 
 def test_who_has_shown_no_badge_does_nothing(desk: Desk, station: Station) -> None:

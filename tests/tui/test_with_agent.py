@@ -133,3 +133,22 @@ async def test_a_scanned_unit_is_held_against_chip_and_traveller_and_its_alarm_i
         await until(lambda: any(each["action"] == "SHELVE" for each in one.events("operator_action")))
         (shelved,) = [each for each in one.events("operator_action") if each["action"] == "SHELVE"]
         assert (shelved["operator_id"], shelved["comment"]) == ("bob", "maintenance")
+
+        await one.pilot.press("f9")
+        await type_in(one.pilot, "A-1111")
+        await type_in(one.pilot, "A-1111")  # once more where the comment belongs: a badge does not get into the books
+        await one.says("OPERATOR.NO_REASON")
+        await one.pilot.press("f9", "f9")
+        await type_in(one.pilot, "A-1111")
+        await type_in(one.pilot, "the second unit is on the table")
+        await until(lambda: one.screen.heard.operator == "anna")
+        said = "bob to anna: the second unit is on the table"
+        await until(lambda: any(said in line for line in lines(one.screen)))
+        await until(lambda: one.events("operator_action")[-1]["action"] == "LOGIN")
+        *_, handed, left, came = one.events("operator_action")
+        assert [handed[key] for key in ("action", "operator_id", "target")] == ["HAND_OVER", "bob", "anna"]
+        assert handed["comment"] == "the second unit is on the table"
+        assert [(each["action"], each["operator_id"]) for each in (left, came)] == [
+            ("LOGOUT", "bob"),
+            ("LOGIN", "anna"),
+        ]
