@@ -197,7 +197,9 @@ def tui(
     if line:
         from ifpp.roles.line_screen import show_line
 
-        raise typer.Exit(show_line(config, language=lang, ascii_only=ascii_only, wall=wall, cert=cert, key=key))
+        raise typer.Exit(
+            show_line(config, language=lang, ascii_only=ascii_only, wall=wall, plain=plain, cert=cert, key=key)
+        )
     from ifpp.roles.screen import show
 
     show(station_file, socket, language=lang, ascii_only=ascii_only, plain=plain, columns=columns, wall=wall)
@@ -212,7 +214,11 @@ def tui_serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8443,
     cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) browsers are shown.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
-    idle: Annotated[float, typer.Option(min=10, help="Seconds without a key until somebody is logged out.")] = 900.0,
+    screen_cert: Annotated[Path | None, typer.Option(help="What the line's screens show the broker (auditor).")] = None,
+    screen_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    idle: Annotated[
+        float, typer.Option(min=10, help="Seconds without a key until somebody is logged out; an open wall never is.")
+    ] = 900.0,
     lang: Annotated[Language, typer.Option(help="Language of the screen.")] = "en",
     config: Config = SITE,
 ) -> None:
@@ -220,5 +226,7 @@ def tui_serve(
     from ifpp.roles.web import Door, serve
 
     place = ["--line", "--config", str(config)] if station_file is None else ["--station-file", str(station_file)]
-    screen = [*place, "--lang", lang, *(["--wall"] if wall else [])]
-    serve(screen, Door(host, port, cert, key, people, idle, lang))
+    own = {"--cert": screen_cert, "--key": screen_key}
+    shown = [word for name, path in own.items() if path is not None for word in (name, str(path))]
+    screen = [*place, *shown, "--lang", lang, *(["--wall"] if wall else [])]
+    serve(screen, Door(host, port, cert, key, people, idle, lang, wall))

@@ -16,24 +16,28 @@ from ifpp.model.clock import SystemClock
 from ifpp.roles.custody import unit_lines
 from ifpp.roles.factory_access import open_factory
 from ifpp.roles.runtime import broker_tls
+from ifpp.roles.screen import say, tell
 from ifpp.settings import Site, load_site
 from ifpp.tui.line_heard import FOR_LINE_SCREENS, LineHeard
 from ifpp.tui.marks import ASCII, UNICODE
+from ifpp.tui.plain import PlainLine
 from ifpp.tui.words import Words
 
 
 def show_line(
-    site_file: Path, *, language: str, ascii_only: bool, wall: bool, cert: Path | None = None, key: Path | None = None
+    site_file: Path,
+    *,
+    language: str,
+    ascii_only: bool,
+    wall: bool,
+    plain: bool = False,
+    cert: Path | None = None,
+    key: Path | None = None,
 ) -> int:
     """Show a line until the person leaves; `cert`, `key`: the screen's own, for a role that only hears (auditor).
 
     Returns the exit code; raises SettingsError.
     """
-    try:
-        from ifpp.tui.line_app import LineScreen
-    except ModuleNotFoundError as error:
-        raise SettingsError("SETTINGS.MISSING", "install ifpp[tui]", where=f"module {error.name}") from error
-
     site, clock = _with_own(load_site(site_file), cert, key), SystemClock()
     shown = broker_tls(site, site_file)
     address = BrokerAddress(site.broker.host, site.broker.port, tls=shown.current if shown else None)
@@ -47,6 +51,14 @@ def show_line(
             heard.link(up, clock.monotonic())
 
         await follow(address, topics, FOR_LINE_SCREENS, took, link, clock)
+
+    if plain:
+        asyncio.run(tell(PlainLine(site.line, listen, Words(language), clock, say)))
+        return 0
+    try:
+        from ifpp.tui.line_app import LineScreen
+    except ModuleNotFoundError as error:
+        raise SettingsError("SETTINGS.MISSING", "install ifpp[tui]", where=f"module {error.name}") from error
 
     def custody(name: str) -> list[str] | None:
         factory = open_factory(site, site_file, writer="desk")

@@ -12,7 +12,7 @@ from ifpp.model.clock import SystemClock
 from ifpp.roles.runtime import beside
 from ifpp.settings import load_station
 from ifpp.tui.marks import ASCII, UNICODE
-from ifpp.tui.plain import PlainScreen
+from ifpp.tui.plain import PlainLine, PlainScreen
 from ifpp.tui.words import Words
 
 CTRL_C = 130
@@ -32,7 +32,7 @@ def show(
     path, columns = _where(station_file, socket, columns)
     words = Words(language)
     if plain:
-        asyncio.run(_plain(path, words))
+        asyncio.run(tell(PlainScreen(path, words, SystemClock(), say)))
         return 0
     try:
         from ifpp.tui.app import StationScreen
@@ -51,18 +51,20 @@ def show(
     return app.return_code or 0
 
 
-async def _plain(path: Path, words: Words) -> None:
+async def tell(screen: PlainScreen | PlainLine) -> None:
+    """Tell lines until a signal says to leave."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - inside asyncio.run
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        await PlainScreen(path, words, SystemClock(), _say).run()
+        await screen.run()
     except asyncio.CancelledError:
         return
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Write a line at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

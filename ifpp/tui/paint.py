@@ -272,9 +272,8 @@ def _overlay(desk: Desk, width: int, height: int) -> list[Row]:
 
 def _hand(desk: Desk, width: int, height: int) -> list[Row]:
     """The page of the shift; what has no room is counted."""
-    lines = [
-        one for line in hand_over.page(desk.heard, desk.opened, desk.words) for one in wrapped(line, width - 2, "    ")
-    ]
+    said = hand_over.page(desk.heard, desk.opened, desk.words)
+    lines = [one for line in said for one in wrapped(line, width - 2, "    ")]
     if len(lines) > height:
         lines = [*lines[: height - 1], desk.words("alarms.more", count=len(lines) - height + 1)]
     return [[Span(f" {line}", Level.NORMAL if number else Level.GOOD)] for number, line in enumerate(lines)]

@@ -1,8 +1,8 @@
 """Screens in a browser: textual-serve's terminal behind a login with a badge. Nothing comes from outside the plant.
 
 A badge (file of people) opens a session: a cookie no script can read, sent by no other site, over TLS only where there
-is TLS. It ends after `idle_s` without a key, or when the person leaves; then its screens end, too. What a person does
-at a station needs the badge at the station's own window besides: a session here only looks.
+is TLS. It ends after `idle_s` without a key (on a wall: without a screen), or when the person leaves; then its screens
+end, too. What a person does at a station needs the badge at the station's own window besides: a session only looks.
 """
 
 from __future__ import annotations
@@ -68,11 +68,12 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Session:
-    """Somebody who has shown a badge; `seen_s`: when the last key came."""
+    """Somebody who has shown a badge; `seen_s`: when the last key came, `walls`: open screens that wait for none."""
 
     name: str
     role: str
     seen_s: float
+    walls: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -124,7 +125,7 @@ class Sessions:
     def expire(self) -> None:
         """End the sessions nobody used for long."""
         now_s = self._clock.monotonic()
-        for key in [key for key, one in self._sessions.items() if now_s - one.seen_s > self._idle_s]:
+        for key in [key for key, one in self._sessions.items() if not one.walls and now_s - one.seen_s > self._idle_s]:
             self._end(key)
 
     def _end(self, key: str) -> None:
@@ -144,8 +145,12 @@ def _hashed(cookie: str) -> str:
 class Screens:
     """The pages, and one process of `command` for each browser window."""
 
-    def __init__(self, command: Sequence[str], sessions: Sessions, words: Words, *, secure: bool) -> None:
+    def __init__(
+        self, command: Sequence[str], sessions: Sessions, words: Words, *, secure: bool, wall: bool = False
+    ) -> None:
+        """`wall`: nobody presses keys there, so a session lasts while its screen is open."""
         self._command, self._sessions, self._words, self._secure = shlex.join(command), sessions, words, secure
+        self._wall = wall
         self._open = 0
 
     def app(self) -> web.Application:
@@ -244,6 +249,7 @@ class Screens:
             download_manager=DownloadManager(),
         )
         self._open += 1
+        session.walls += self._wall
         watch = asyncio.create_task(self._watch(session, socket), name="web session")
         try:
             await service.start(*_size(request.query.get("width", ""), request.query.get("height", "")))
@@ -251,6 +257,8 @@ class Screens:
         finally:
             watch.cancel()
             self._open -= 1
+            session.walls -= self._wall
+            self._sessions.touch(session)
             await _end(service)
         return socket
 

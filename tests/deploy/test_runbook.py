@@ -19,6 +19,7 @@ from tests.real.prometheus import ROOT, RULES
 
 TEXT = (ROOT / "RUNBOOK.md").read_text()
 ENTRIES = {part.split("\n", 1)[0]: part for part in re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]}
+COMMANDS = typer.main.get_command(app)
 PARTS = ("Symptom", "Cause", "Operator", "Technician")
 PAGES = [*(ROOT / f"{name}.md" for name in ("README", "RUNBOOK", "SEQUENCE", "systemd/README"))]
 PAGES += sorted((ROOT / "deploy").glob("*.md"))
@@ -75,7 +76,7 @@ def test_a_command_that_is_not_there_is_found() -> None:
 
 
 def _fault(line: str) -> str | None:
-    here: Any = typer.main.get_command(app)
+    here: Any = COMMANDS
     words = shlex.split(line.replace("'", ""))[1:]
     options: set[str] = set()
     while True:

@@ -18,8 +18,10 @@ from ifpp.fpa.steps import Steps, eim_data
 from ifpp.model.clock import SystemClock
 from ifpp.model.recipe import IFPP_LOAD, Eim, Load, Nickname, Recipe
 from ifpp.recipes import load_recipe
+from ifpp.roles import check_site
 from ifpp.roles.chips import broken, redacted, show_diff, write_dump
 from ifpp.roles.recipes import show
+from ifpp.settings import Site
 from ifpp.sim.euicc import Euicc
 from ifpp.sim.eum import Make
 from ifpp.trust.eim import check_eim
@@ -172,3 +174,13 @@ def test_a_recipe_whose_certificate_has_ended_is_not_shown_as_sound(tmp_path: Pa
     (tmp_path / "eim-ca.pem").write_text(pem(CA))
     with pytest.raises(VerificationError, match="is valid from"):
         show([tmp_path])
+
+
+def test_a_check_of_the_installation_reads_the_recipes(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "recipes")
+    site = Site("acme", "north", "hall1", "L1", recipes="recipes")
+    (finding,) = check_site._recipes(site, tmp_path / "site.toml")
+    assert "iot-eim 1" in finding.seen
+    (tmp_path / "recipes" / "bad.toml").write_text("name = 1")
+    with pytest.raises(SettingsError, match=r"bad\.toml"):
+        list(check_site._recipes(site, tmp_path / "site.toml"))

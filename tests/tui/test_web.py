@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from aiohttp import ClientSession, WSServerHandshakeError
 from aiohttp.test_utils import TestClient, TestServer
 
 from ifpp.errors import SettingsError
+from ifpp.roles import web
 from ifpp.roles.people import write_people
 from ifpp.roles.web import Door, serve
 from ifpp.settings import People, Person
@@ -43,9 +45,9 @@ class Hand:
 
 
 @asynccontextmanager
-async def served(clock: Hand, idle_s: float = 60.0) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
+async def served(clock: Hand, idle_s: float = 60.0, *, wall: bool = False) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
     sessions = Sessions(lambda: PEOPLE, clock, idle_s)  # type: ignore[arg-type]
-    screens = Screens(ECHO, sessions, Words(), secure=False)
+    screens = Screens(ECHO, sessions, Words(), secure=False, wall=wall)
     async with TestClient(TestServer(screens.app())) as client:
         yield client
 
@@ -120,6 +122,45 @@ async def test_a_session_ends_when_nobody_presses_a_key() -> None:
             clock.now_s += 11.0
             assert (await client.get("/", allow_redirects=False)).status == 303
             assert (await socket.receive(timeout=PATIENCE_S)).data in (1000, None)
+
+
+async def test_a_wall_stays_open_though_nobody_presses_a_key() -> None:
+    clock = Hand()
+    async with served(clock, wall=True) as client:
+        assert await log_in(client, BADGE) == 303
+        async with client.ws_connect("/ws", headers=origin(client)) as socket:
+            clock.now_s += 100_000.0
+            assert (await client.get("/", allow_redirects=False)).status == 200
+            await socket.send_json(["ping", "x"])
+            assert await socket.receive_json() == ["pong", "x"]
+        clock.now_s += 59.0
+        assert (await client.get("/", allow_redirects=False)).status == 200
+        clock.now_s += 2.0
+        assert (await client.get("/", allow_redirects=False)).status == 303
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    cert, key = tls_files(tmp_path)
+    context = web.tls(Door("127.0.0.1", 0, cert, key, tmp_path / "people.toml", 60.0, "en"))
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        first = await shown_at(port)
+        assert first == ssl.PEM_cert_to_DER_cert(cert.read_text())
+        key.write_text("half written")
+        assert await shown_at(port) == first
+        tls_files(tmp_path)
+        assert await shown_at(port) == ssl.PEM_cert_to_DER_cert(cert.read_text()) != first
+
+
+async def shown_at(port: int) -> bytes:
+    """Return the certificate a browser is shown."""
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=anybody)
+    found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return found
 
 
 async def test_who_leaves_is_out_and_so_are_the_screens() -> None:
