@@ -1,9 +1,10 @@
-"""A real Prometheus scrapes a real line: every panel of every dashboard has data, and a killed station is an alert."""
+"""A real Prometheus scrapes a real line: every panel has data, what is killed is an alert, and Alertmanager hears it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from tests.real import prometheus, softhsm
 pytestmark = pytest.mark.timeout(300)
 
 
-async def test_panels_have_data_and_a_killed_station_is_an_alert(tmp_path: Path) -> None:
+async def test_panels_have_data_and_what_is_killed_is_an_alert_that_reaches_people(tmp_path: Path) -> None:
     prometheus.require()
+    prometheus.require_alertmanager()
     softhsm.require()
     world = build_world(
         tmp_path / "world", units=8, seed=3, jobs=[JobPlan("JO-1", "TRACKER", "EU", ["st01"])], faults=2
@@ -30,9 +32,10 @@ async def test_panels_have_data_and_a_killed_station_is_an_alert(tmp_path: Path)
         await floor.open(world)
         names = {"ifpp-station": "st01", "ifpp-supervisor": SUPERVISOR, "ifpp-store": STORE}
         targets = {job: [int(floor.children[name].facts["metrics_port"])] for job, name in names.items()}
-        running = prometheus.running(tmp_path / "prometheus", targets)
-        server = await asyncio.to_thread(running.__enter__)
-        try:
+        with ExitStack() as stack:
+            manager = stack.enter_context(prometheus.alertmanager(tmp_path / "alertmanager"))
+            running = prometheus.running(tmp_path / "prometheus", targets, manager)
+            server = await asyncio.to_thread(stack.enter_context, running)
             await floor.fleets["st01"].tell("go")
             assert await asyncio.wait_for(floor.fleets["st01"].process.wait(), 120) == 0
             for place, expr in expressions().items():
@@ -41,17 +44,38 @@ async def test_panels_have_data_and_a_killed_station_is_an_alert(tmp_path: Path)
             assert not [one for one in before.values() if one["labels"]["severity"] == "critical"], before
             assert "IfppStationDown" not in before
 
-            floor.children["st01"].process.kill()
-            await floor.children["st01"].process.wait()
-            await asyncio.to_thread(prometheus.wait_for, lambda: "IfppStationDown" in server.firing())
+            for name in ("st01", SUPERVISOR):
+                floor.children[name].process.kill()
+                await floor.children[name].process.wait()
+            wanted = {"IfppStationDown", "IfppSupervisorAbsent"}
+            await asyncio.to_thread(prometheus.wait_for, lambda: wanted <= server.firing().keys())
             alert = server.firing()["IfppStationDown"]
             assert alert["labels"]["alarm"] == "A-101"
             assert alert["annotations"]["description"].endswith("check power and network of the station")
-            assert not {"IfppSupervisorAbsent", "IfppStoreDown"} & set(server.firing())
-        finally:
-            await asyncio.to_thread(running.__exit__, None, None, None)
+            assert "IfppStoreDown" not in server.firing()
+            await asyncio.to_thread(reaches_people, manager)
     finally:
         await floor.close()
+
+
+def reaches_people(manager: prometheus.Alertmanager) -> None:
+    """Each alert goes where its severity belongs; what the absent supervisor explains is kept back, nothing else."""
+    told = {"IfppStationDown": "hour", "IfppSupervisorAbsent": "now"}
+    prometheus.wait_for(lambda: told.keys() <= manager.alerts().keys())
+    for name, receiver in told.items():
+        assert [one["name"] for one in manager.alerts()[name]["receivers"]] == [receiver]
+    explained, other = "IfppOutboxLate", "IfppHeldUnits"
+    for name in (explained, other):
+        labels = [f"alertname={name}", "severity=warning", "line=L1", "station=st02"]
+        prometheus.amtool("alert", "add", *labels, f"--alertmanager.url={manager.url}")
+
+    def states() -> dict[str, str]:
+        return {name: one["status"]["state"] for name, one in manager.alerts().items()}
+
+    prometheus.wait_for(lambda: states().get(explained) == "suppressed" and states().get(other) == "active")
+    (by,) = manager.alerts()[explained]["status"]["inhibitedBy"]
+    assert by == manager.alerts()["IfppSupervisorAbsent"]["fingerprint"]
+    assert states()["IfppStationDown"] == "active"
 
 
 def has_data(server: prometheus.Prometheus, expr: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, CookieJar
 
 from ifpp.bus.visit import visit
 from ifpp.errors import SettingsError
@@ -45,11 +45,9 @@ async def test_line_screens_show_their_own_certificate_to_the_broker(broker: Bro
     auditor = broker.pki.certificate("auditor", "anna")
     site, people = str(broker.site), tmp_path / "people.toml"
     write_people(people, PEOPLE)
-    for unused in (
-        broker.pki.certificate("supervisor", "L1"),
-        broker.pki.certificate("supervisor", "L1").with_suffix(".key"),
-    ):
-        unused.rename(unused.with_suffix(".away"))  # a screen's machine has none
+    supervisor = broker.pki.certificate("supervisor", "L1")
+    for unused in (supervisor, supervisor.with_suffix(".key")):  # a screen's machine has none
+        unused.rename(unused.with_suffix(".away"))
     shown = ("--cert", str(auditor), "--key", str(auditor.with_suffix(".key")))
     plain = await asyncio.create_subprocess_exec(
         *tui("tui", "--line", "--plain", "--config", site, *shown), stdout=PIPE
@@ -80,7 +78,7 @@ async def test_line_screens_show_their_own_certificate_to_the_broker(broker: Bro
 
 async def in_browser(url: str, text: str) -> str:
     """Log in and return what the screen has sent up to `text`."""
-    async with ClientSession() as session, asyncio.timeout(PATIENCE_S):
+    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session, asyncio.timeout(PATIENCE_S):
         page = await (await session.get(f"{url}/login")).text()
         form = {"badge": BADGE, "token": page.split('name="token" value="')[1].split('"')[0]}
         await session.post(f"{url}/login", data=form, headers={"Origin": url})
