@@ -111,7 +111,11 @@ def cover(
             job, *product, customer, "" if plan is None else plan.name, [str(one) for one in planned], needed
         )
         _count(about, chips, planned, suppliers.get(product, []))
-        _last(about, levels.get(product), low_stock_hours)
+        level = levels.get(product)
+        about.units_an_hour = level.units_an_hour if level else 0.0
+        if level is not None and level.units_an_hour:
+            wanted = _ordered(factory, jobs, product) if order is None else needed
+            _last(about, level, low_stock_hours, wanted)
         products.append(about)
     return CoverageReport(total, blank, products)
 
@@ -161,12 +165,14 @@ def _name(eids: list[str], chip: LotChip) -> None:
         eids.append(chip.eid)
 
 
-def _last(about: Coverage, level: StockLevel | None, low_stock_hours: float) -> None:
-    """How long the covered chips last at the factory's present rate of this product."""
-    if level is None:
-        return
-    about.units_an_hour = level.units_an_hour
-    if level.units_an_hour:
-        about.hours_left = about.covered / level.units_an_hour
-        enough = about.needed is not None and about.covered >= about.needed
-        about.low = about.hours_left < low_stock_hours and not enough
+def _ordered(factory: Factory, jobs: list[Job], product: Product) -> int | None:
+    """Return how many units the line's job orders for a product still need, None when there are none for it."""
+    found = [job for job in jobs if (job.product.part_number, job.region) == product]
+    return sum(still_needed(factory, job) for job in found) if found else None
+
+
+def _last(about: Coverage, level: StockLevel, low_stock_hours: float, needed: int | None) -> None:
+    """How long the covered chips last at the factory's present rate of this product; low: not enough for `needed`."""
+    about.hours_left = about.covered / level.units_an_hour
+    enough = needed is not None and about.covered >= needed
+    about.low = about.hours_left < low_stock_hours and not enough

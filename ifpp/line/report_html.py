@@ -169,7 +169,10 @@ def _loads(report: LineReport) -> str:
 
 def _about_loads(report: LineReport) -> str:
     shown = f" The {_HEADS} slowest of {len(report.loads)}." if len(report.loads) > _HEADS else ""
-    return f"Line: 5 % to 95 % of the loads; box: the middle half; stroke: median, with the number of loads.{shown}"
+    whose = " Those of every job order in this time." if report.window.kind == "job" else ""
+    return (
+        f"Line: 5 % to 95 % of the loads; box: the middle half; stroke: median, with the number of loads.{whose}{shown}"
+    )
 
 
 _ABOUT_COVERAGE = "Chips whose packages can be loaded; the stroke is what is still to be made."

@@ -85,7 +85,7 @@ def _notes(report: LineReport) -> Iterator[Note]:
         at = report.local(one.start).strftime("%H:%M:%S").removesuffix(":00")
         yield Note(f"Yield {side} its limits from {at} on: {share(one.fpy)} of {one.units_in}.", act=side == "below")
     for code, count in list(content["top_defects"].items())[:1]:
-        yield Note(f"Most frequent fault: {code}, {count} times.")
+        yield Note(f"Most frequent fault: {code}, {count} time{'' if count == 1 else 's'}.")
     for code, loss in list(content["losses"].items())[:1]:
         yield Note(f"Most time lost to {code}: {seconds(loss.ms)} of the heads.")
     for head, times in sorted(report.slow_heads.items()):

@@ -16,6 +16,7 @@ from ifpp.errors import CustodyError, SupplyError
 from ifpp.model.clock import utc_ms_text, uuid7
 from ifpp.model.ids import Eid
 from ifpp.model.messages import Job
+from ifpp.model.orders import ENDED
 from ifpp.store.factory import Factory
 from ifpp.store.plans import Planned
 from ifpp.store.supply import HeldPackage, LotChip
@@ -76,7 +77,12 @@ def job_named(factory: Factory, line: str, job_order_id: str) -> Job:
 
 
 def still_needed(factory: Factory, job: Job) -> int:
-    """Return how many units of a job order are still to be made: those that passed need no package any more."""
+    """Return how many units of a job order are still to be made: those that passed need no package any more.
+
+    None of an order that has ended, however many it made.
+    """
+    if job.dispatch_status in ENDED:
+        return 0
     done = sum(
         row.final_pass
         for row in factory.unit_counts()

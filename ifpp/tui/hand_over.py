@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ifpp.model.clock import parse_utc
 from ifpp.model.messages import HandOver
 from ifpp.tui.heard import Heard
-from ifpp.tui.view import alarm_words, first_pass, progress
+from ifpp.tui.view import alarm_words, first_pass, local, progress
 from ifpp.tui.words import Words
 
 MOST_HELD = 4
@@ -42,5 +41,5 @@ def held(units: dict[str, str], count: int, words: Words, place: str = "") -> li
 
 def said(last: HandOver, words: Words) -> str:
     """Return a hand-over in one line: when, from whom to whom, what."""
-    at = f"{parse_utc(last.at).astimezone():%Y-%m-%d %H:%M}"
+    at = local(last.at, "%Y-%m-%d %H:%M")
     return words("hand.said", at=at, by=last.by, to=last.to or words("hand.nobody"), comment=last.comment)

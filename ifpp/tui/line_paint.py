@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.cells import cell_len
 
-from ifpp.tui.cells import banner_rows, cut, fill, fit, whole, wrapped
+from ifpp.tui.cells import banner_rows, cut, fill, fit, marks_dash, whole, wrapped
 from ifpp.tui.line_desk import LineDesk
 from ifpp.tui.line_view import (
     LOW_HOURS,
@@ -22,7 +22,7 @@ from ifpp.tui.line_view import (
 )
 from ifpp.tui.marks import LEVEL_OF_PRIORITY, Level, Row, Span
 from ifpp.tui.paint import Moment
-from ifpp.tui.view import alarm_words, head_state, verdict
+from ifpp.tui.view import alarm_words, head_state, local, verdict
 
 _SMALLEST = (40, 10)
 _FRAME = 7
@@ -50,7 +50,9 @@ def paint(desk: LineDesk, moment: Moment, width: int, height: int) -> list[Row]:
 def _small(desk: LineDesk, moment: Moment, width: int, height: int) -> list[Row]:
     """What must be done, wrapped; then the stations that want somebody."""
     marks, said = desk.marks, banner(desk.heard, moment.now_s, desk.words)
-    line = f"{marks.of(said.level).strip()} {said.what} {said.where} {marks.todo} {said.todo}".strip()
+    line = (
+        f"{marks.of(said.level).strip()} {said.what} {marks_dash(marks)} {said.where} {marks.todo} {said.todo}".strip()
+    )
     rows: list[Row] = [[Span(fit(one, width, marks), said.level)] for one in wrapped(line, width)]
     for name in desk.heard.names:
         one = station_row(desk.heard, name, desk.words, marks)
@@ -292,14 +294,14 @@ def _head(desk: LineDesk) -> list[str]:
     if head is None:
         return [words("line.no_word", station=f"{desk.station}/{desk.head}")]
     mark, word, _ = head_state(head, words, desk.marks)
-    none = words("hand.none")
+    none, contacts = words("hand.none"), head.contact_units
     lines = [
-        words("line.head_state", mark=mark, state=word, since=head.since[11:19]),
+        words("line.head_state", mark=mark, state=word, since=local(head.since, "%H:%M:%S")),
         words("line.head_unit", eid=head.eid or none, sn=head.sn or none),
-        words("line.head_load", loaded=head.loaded, total=head.to_load),
+        *([words("line.head_load", loaded=head.loaded, total=head.to_load)] if head.to_load else []),
         words("line.head_last", last=head.last or UNKNOWN, fault=head.fault or none),
         words("line.head_counts", ok=head.ok, ng=head.ng, cycles=head.cycles),
-        words("line.head_contact", bad=head.contact_failures, units=head.contact_units),
+        *([words("line.head_contact", bad=head.contact_failures, units=contacts)] if contacts else []),
         words("line.head_blocked", reason=head.reason or none),
         words("line.head_alarms", alarms=" ".join(head.alarms) or none),
     ]
@@ -310,14 +312,17 @@ def _head(desk: LineDesk) -> list[str]:
 
 def _alarms(desk: LineDesk) -> list[Row]:
     words, marks = desk.words, desk.marks
-    rows: list[Row] = []
-    for _, one in desk.heard.standing():
+    standing = desk.heard.standing()
+    if not standing:
+        return [[Span(f" {words('alarms.none')}")]]
+    rows: list[Row] = [[Span(f" {words('alarms.title')}", Level.GOOD)]]
+    for _, one in standing:
         level = LEVEL_OF_PRIORITY.get(one.priority, Level.MEDIUM)
         what, todo = alarm_words(one, words)
         said = words(
             "alarms.row", mark=marks.of(level), priority=one.priority, code=one.code, source=one.source,
-            state=words.of("alarmstate", one.state, one.state), at=one.first_at[11:16],
+            state=words.of("alarmstate", one.state, one.state), at=local(one.first_at),
         )  # fmt: skip
         rows.append([Span(f" {said} ", level if one.state == "UNACK_ALARM" else Level.NORMAL), Span(f" {what}")])
         rows.append([Span(f"     {marks.todo} {todo}")])
-    return rows or [[Span(f" {words('alarms.none')}")]]
+    return rows

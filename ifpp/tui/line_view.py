@@ -10,7 +10,7 @@ from ifpp.tui.hand_over import held as kept_apart
 from ifpp.tui.hand_over import said as handed
 from ifpp.tui.line_heard import LineHeard
 from ifpp.tui.marks import LEVEL_OF_PRIORITY, Level, Marks
-from ifpp.tui.view import Banner, age_text, alarm_words, head_state
+from ifpp.tui.view import Banner, age_text, alarm_words, head_state, local
 from ifpp.tui.words import Words
 
 UNKNOWN = "-"
@@ -172,5 +172,5 @@ def hand_over(heard: LineHeard, words: Words) -> list[str]:
         words("hand.alarms", count=len(alarms), shelved=len(shelved)),
         *alarms,
         *(words("line.hand_shelved", code=one.code, source=one.source, reason=one.reason or "-",
-                until=one.shelved_until[11:16] or "-") for one in shelved),
+                until=local(one.shelved_until)) for one in shelved),
     ]  # fmt: skip

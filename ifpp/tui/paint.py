@@ -16,7 +16,7 @@ from string import ascii_letters
 from rich.cells import cell_len, set_cell_size
 
 from ifpp.tui import hand_over
-from ifpp.tui.cells import banner_rows, cut, fill, fit, whole, wrapped
+from ifpp.tui.cells import banner_rows, cut, fill, fit, marks_dash, whole, wrapped
 from ifpp.tui.desk import Desk
 from ifpp.tui.heard import Heard
 from ifpp.tui.marks import LEVEL_OF_PRIORITY, Level, Marks, Row, Span
@@ -28,6 +28,7 @@ from ifpp.tui.view import (
     alarm_words,
     banner,
     first_pass,
+    local,
     pace,
     progress,
     stock,
@@ -157,7 +158,8 @@ def _keys(desk: Desk, width: int) -> Row:
 def _small(desk: Desk, said: Banner, width: int, height: int) -> list[Row]:
     """What a person must do, wrapped; how many heads are in which state; the scan line."""
     marks = desk.marks
-    line = f"{marks.of(said.level).strip()} {said.what} {said.where} {marks.todo} {said.todo}".strip()
+    where = f"{marks_dash(marks)} {said.where} " if said.where else ""
+    line = f"{marks.of(said.level).strip()} {said.what} {where}{marks.todo} {said.todo}".strip()
     lines = wrapped(line, width)
     foot = [_scan(desk, width)] if height > 1 else []
     if desk.question is not None or desk.message:
@@ -288,7 +290,7 @@ def _alarms(desk: Desk, heard: Heard) -> list[Row]:
     for number, (_, one) in enumerate(standing):
         level = LEVEL_OF_PRIORITY.get(one.priority, Level.MEDIUM)
         what, todo = alarm_words(one, words)
-        at = one.first_at[11:16]
+        at = local(one.first_at)
         line = words(
             "alarms.row", mark=marks.of(level), priority=one.priority, code=one.code, source=one.source,
             state=words.of("alarmstate", one.state, one.state), at=at,

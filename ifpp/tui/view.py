@@ -188,7 +188,16 @@ def _of_alarms(heard: Heard, words: Words) -> list[tuple[float, Banner]]:
 
 def alarm_words(alarm: ActiveAlarm, words: Words) -> tuple[str, str]:
     """Return what an alarm means and what to do about it, in the screen's language where that knows it."""
-    return words.of("alarm", alarm.code, alarm.text), words.of("action", alarm.code, alarm.action)
+    todo = words.of("action", alarm.code, alarm.action)
+    return words.of("alarm", alarm.code, alarm.text), todo[:1].upper() + todo[1:]
+
+
+def local(utc: str, form: str = "%H:%M") -> str:
+    """Return a time of a document as the clock on the wall has it; "-" for none."""
+    try:
+        return parse_utc(utc).astimezone().strftime(form)
+    except ValueError:
+        return _UNKNOWN
 
 
 def _advice(code: str) -> str:

@@ -13,7 +13,7 @@ from string import ascii_letters
 from rich.cells import cell_len
 
 from ifpp.tui import line_view
-from ifpp.tui.cells import cut, fill, fit
+from ifpp.tui.cells import cut, fill, fit, marks_dash
 from ifpp.tui.heard import Heard
 from ifpp.tui.line_heard import LineHeard
 from ifpp.tui.marks import Level, Marks, Row, Span
@@ -93,7 +93,8 @@ def _paint(
 def _said(said: Banner, marks: Marks, width: int, height: int) -> list[Row]:
     """The banner, wrapped: what and where, then what to do."""
     mark = marks.of(said.level).strip()
-    lines = [*_wrapped(f"{mark} {said.what} {said.where}".strip(), width - 2, 2)]
+    where = f" {marks_dash(marks)} {said.where}" if said.where else ""
+    lines = [*_wrapped(f"{mark} {said.what}{where}".strip(), width - 2, 2)]
     lines += _wrapped(f"{marks.todo} {said.todo}", width - 2, 2) if said.todo else []
     rows: list[Row] = [[Span(fit(f" {line}", width, marks), said.level)] for line in lines[: max(1, height // 3)]]
     return [*rows, []] if height > 9 else rows

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from ifpp.metrics import SERIES
 from ifpp.model.alarm_list import ALARM_KINDS
-from tests.real.prometheus import ROOT, RULES, promtool
+from tests.real.prometheus import ROOT, ROUTES, RULES, amtool, promtool
 
 TESTS = RULES.with_name("ifpp.tests.yml")
 SHARED = {"up"}

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real line: every panel has data, what is killed is an alert, and Alertmanager hears it."""
+"""A real Prometheus scrapes a real line: every panel has data, and what is killed is an alert that reaches people."""
 
 from __future__ import annotations
 

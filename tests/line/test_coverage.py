@@ -113,6 +113,9 @@ def test_how_long_it_lasts_and_when_that_is_low(factory: Factory) -> None:
     assert not only(coverage(factory, at_s=4000)).low, "nothing is made"
     add_job(factory, quantity=5)
     assert not only(coverage(factory, at_s=10, job="JO-1")).low, "it is enough for the rest of the job"
+    assert not only(coverage(factory, at_s=10)).low, "and there is no other job for it"
+    add_job(factory, job_order_id="JO-2", quantity=50)
+    assert only(coverage(factory, at_s=10)).low
 
 
 def test_a_lot_counts_its_own_chips(factory: Factory) -> None:

@@ -192,3 +192,5 @@ def test_units_that_passed_are_not_asked_for_again(tmp_path: Path) -> None:
         assert still_needed(factory, job(quantity=1)) == 0
         assert still_needed(factory, job(job_order_id="JO-2", quantity=3)) == 3
         assert still_needed(factory, job(operation="REWORK", quantity=3)) == 3
+        for ended in ("COMPLETED", "ABORTED", "CANCELLED", "CLOSED"):
+            assert still_needed(factory, job(quantity=9, dispatch_status=ended)) == 0

@@ -96,7 +96,11 @@ def alarms() -> ActiveAlarms:
             "a1": one("A-140", "st01/h03", 1, "UNACK_ALARM", "the same EID or ICCID in two units", "hold both units"),
             "a2": one("A-110", "st01/h02", 2, "UNACK_ALARM", "contact errors in a row", "clean or replace the socket"),
             "a3": one("A-113", "st01/h05", 3, "ACK_ALARM", "socket at the end of its life", "change the socket"),
-            "a4": one("A-151", "st01", 3, "SHELVED", "clock wrong", "call IT"),
+            "a4": msgspec.structs.replace(
+                one("A-151", "st01", 3, "SHELVED", "clock wrong", "call IT"),
+                reason="IT is on it",
+                shelved_until="2026-11-22T09:15:30.250Z",
+            ),
         },
     )  # fmt: skip
 

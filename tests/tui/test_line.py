@@ -18,6 +18,7 @@ from ifpp.tui.line_heard import LineHeard
 from ifpp.tui.line_paint import paint
 from ifpp.tui.marks import ASCII, UNICODE, Level
 from ifpp.tui.paint import Moment, text
+from ifpp.tui.plain import PlainLine
 from ifpp.tui.wall_paint import paint_line, paint_station
 from ifpp.tui.words import LANGUAGES, Words
 from tests.tui import pictures
@@ -125,9 +126,36 @@ def test_every_place_fits_every_terminal_in_every_language(language: str, marks:
             assert all(cell_len(row) <= size[0] for row in rows)
 
 
+TOLD = "carol to anna: h07 waits for a socket"
+
+
+def test_plain_lines_say_what_changes_and_nothing_twice() -> None:
+    said: list[str] = []
+    one = PlainLine("L1", lambda _: asyncio.sleep(0), Words(), SystemClock(), lambda line: said.append(line[9:]))
+    one.look()
+    assert [line.split(" - ")[0] for line in said] == ["now: No connection to the broker yet"]
+    one._heard = found = heard()
+    one.look()
+    assert "station st01: LOST, job JO-1042, heads out of work 2" in said
+    assert "station st03: AWAY, job -, heads out of work 0" in said
+    assert "alarm A-140 st01/h03, NEW: the same EID or ICCID in two units" in said
+    assert any(line.startswith("done 1290 of 5000, first pass yield 98.3 %") for line in said)
+    told = len(said)
+    one.look()
+    assert len(said) == told
+    assert found.alarms is not None
+    del found.alarms.alarms["a2"]
+    one.look()
+    one.look()
+    assert said[told:] == ["an alarm has gone, 2 stand"]
+    found.link(False, SystemClock().monotonic())
+    one.look()
+    assert said[-2:] == ["connection lost", "now: STALE - L1 - Check broker and network; do not trust this screen."]
+
+
 def test_the_hand_over_says_what_the_next_shift_must_know() -> None:
     said = "\n".join(line_view.hand_over(heard(), Words()))
-    for one in ("1290 of 5000", "st03", "st01/h02, st01/h07", "on hold: 1", "JO-1042", "A-140", "shelved A-151"):
+    for one in ("1290 of 5000", "st03", "st01/h02, st01/h07", "on hold: 1", "JO-1042", "A-140", "shelved A-151", TOLD):
         assert one in said
 
 
