@@ -123,6 +123,10 @@ def busy_station() -> Metrics:
                 labels = dict.fromkeys(varying, value) | {"head": f"h{head:02}"}
                 labels |= {label: "TCU-4G-EU" for label in row.labels if label in ("operation", "product")}
                 (metrics.add if row.kind is Kind.COUNTER else metrics.set)(row, 1, **labels)
+    for product in ("TCU-4G-EU", "TCU-4G-US", "TCU-5G-EU", "TCU-5G-US"):
+        metrics.observe(table.LOAD_SECONDS, 4.0, example=f"0f6e1f0e-{product}", product=product)
+    for operation in ("sign", "wrap", "unwrap", "random"):
+        metrics.observe(table.KEY_SECONDS, 0.004, token="hsm", operation=operation)
     return metrics
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ async def test_panels_have_data_and_what_is_killed_is_an_alert_that_reaches_peop
             assert await asyncio.wait_for(floor.fleets["st01"].process.wait(), 120) == 0
             for place, expr in expressions().items():
                 await asyncio.to_thread(prometheus.wait_for, partial(has_data, server, expr), about=place)
+            await asyncio.to_thread(names_no_unit, server)
             before = await asyncio.to_thread(server.firing)
             assert not [one for one in before.values() if one["labels"]["severity"] == "critical"], before
             assert "IfppStationDown" not in before
@@ -56,6 +58,15 @@ async def test_panels_have_data_and_what_is_killed_is_an_alert_that_reaches_peop
             await asyncio.to_thread(reaches_people, manager)
     finally:
         await floor.close()
+
+
+def names_no_unit(server: prometheus.Prometheus) -> None:
+    """No label of anything scraped has an EID, an ICCID, a serial number or a transaction as its value."""
+    names = server.ask("labels")
+    assert {"head", "station", "product"} <= set(names)
+    values = {value for name in names for value in server.ask(f"label/{name}/values")}
+    assert "st01" in values
+    assert not [one for one in values if re.search(r"\d{15,}|^SN|[0-9a-f]{8}-[0-9a-f]{4}-7", one)]
 
 
 def reaches_people(manager: prometheus.Alertmanager) -> None:

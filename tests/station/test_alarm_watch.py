@@ -215,6 +215,7 @@ async def test_no_supervisor_and_a_wrong_clock_are_alarms_after_their_delays(pla
     place.watch.note_time(utc_ms_text(place.clock.now()))
     assert await place.after() == {}
     assert await place.after(15) == {"A-102 st01": "UNACK_ALARM"}
+    assert len(await place.events(Alarm)) == 1, "stored while the clock was right"
     place.online = True
     place.clock.advance(2)
     place.watch.note_time("2026-03-01T08:00:00.000Z")

@@ -16,6 +16,7 @@ from ifpp.store.factory import Factory
 from ifpp.trust.keyfile import SoftwareKeys
 from ifpp.trust.keyring import Purpose
 from tests.clock import START
+from tests.real.postgres import Postgres
 from tests.real.small_disk import SmallDisk, small_disk
 from tests.store.world import request, stock
 
@@ -26,6 +27,12 @@ def keys(tmp_path: Path) -> Iterator[SoftwareKeys]:
     made.generate(Purpose.BACKUP)
     yield made
     made.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> str:
+    """A database of its own: pg_dump looks at all of one, and locks it."""
+    return postgres_server.own_database()
 
 
 def filled(url: str) -> None:
