@@ -152,6 +152,33 @@ async def test_every_key_that_acts(station: Station, key: tuple[str, str | None]
         await until(lambda: screen.desk.message.endswith("done"))
 
 
+@pytest.mark.parametrize(
+    ("key", "answer", "asked"),
+    [
+        ("f2", None, ("unlock", {})),
+        ("f3", "cleaned", ("block_head", {"head_id": "h02", "action": "UNBLOCK", "reason": "cleaned"})),
+    ],
+    ids=["start", "release"],
+)
+async def test_keys_that_bring_back_to_work(
+    station: Station, key: str, answer: str | None, asked: tuple[str, dict[str, str]]
+) -> None:
+    state = pictures.station(
+        {"h01": pictures.head(), "h02": pictures.head("QUARANTINED", reason="bent")}, locked=True
+    )
+    async with shown(station, pictures.told(station=state)) as (screen, pilot):
+        await log_in(screen, pilot)
+        await type_in(pilot, "2")
+        await pilot.press(key)
+        if answer is not None:
+            await type_in(pilot, answer)
+        await until(lambda: bool(station.obeyed))
+        name, document = station.obeyed[0]
+        assert (name, {**document, **asked[1]}) == (asked[0], document)
+        assert document["operator_id"] == "bob"
+        await until(lambda: screen.desk.message.endswith("done"))
+
+
 async def test_keys_that_only_show(station: Station) -> None:
     async with shown(station, pictures.alarmed()) as (screen, pilot):
         await pilot.press("f1")
