@@ -163,9 +163,7 @@ async def test_every_key_that_acts(station: Station, key: tuple[str, str | None]
 async def test_keys_that_bring_back_to_work(
     station: Station, key: str, answer: str | None, asked: tuple[str, dict[str, str]]
 ) -> None:
-    state = pictures.station(
-        {"h01": pictures.head(), "h02": pictures.head("QUARANTINED", reason="bent")}, locked=True
-    )
+    state = pictures.station({"h01": pictures.head(), "h02": pictures.head("QUARANTINED", reason="bent")}, locked=True)
     async with shown(station, pictures.told(station=state)) as (screen, pilot):
         await log_in(screen, pilot)
         await type_in(pilot, "2")
