@@ -47,11 +47,16 @@ def report_job(
 
 
 @report_app.command("plr")
-def report_plr(out: Annotated[Path, typer.Argument(help="Folder for the reports.")], config: Config = SITE) -> None:
-    """Write the Profile Loading Report of each SM-DPf."""
+def report_plr(
+    out: Annotated[Path, typer.Argument(help="Folder for the reports.")],
+    config: Config = SITE,
+    since: Annotated[str, typer.Option(help="All results since this moment (UTC unless it says so).")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="All results ever, also those already reported.")] = False,
+) -> None:
+    """Write the Profile Loading Report of each SM-DPf, of what no report has said yet."""
     from ifpp.roles.reports import write
 
-    write(config, out)
+    write(config, out, since=since, everything=everything)
 
 
 @report_app.command("rework")

@@ -67,8 +67,11 @@ def write_reports(
     now: datetime,
     signer: Signer | None = None,
     line: str = "",
+    unsaid: bool = False,
 ) -> list[Report]:
     """Write a report into `folder` for each SM-DPf of which results were taken in [start, end).
+
+    `unsaid`: only what no report has said yet, as it stands now; without such there is no report.
 
     Each is in the books with its digest, its signature and its packages. `line`: whose log says so to the MES, "" =
     none. Raises ServiceError DATABASE.UNREACHABLE,
@@ -92,7 +95,7 @@ def write_reports(
         )
         path = folder / f"{smdp_oid}-{header.report_id}.plr.jsonl"
         with tempfile.TemporaryFile("w+") as states:
-            with factory.results(smdp_oid, start, end) as rows:
+            with factory.results(smdp_oid, start, end, unsaid=unsaid) as rows:
                 items = _write(path, header, rows, states)
             if not items:
                 continue

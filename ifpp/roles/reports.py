@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ifpp.errors import CustodyError, IfppError, Retry
+from ifpp.errors import CustodyError, IfppError, Retry, SettingsError
 from ifpp.line.acknowledgement import take_answer
 from ifpp.line.delivery import Addressee, send
 from ifpp.line.report import write_reports
@@ -31,16 +31,34 @@ from ifpp.trust.tls import client_context
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def write(site_file: Path, folder: Path) -> None:
-    """Write a Profile Loading Report for each SM-DPf over everything taken so far."""
+def write(site_file: Path, folder: Path, *, since: str = "", everything: bool = False) -> None:
+    """Write a Profile Loading Report for each SM-DPf of what none has said yet; of all `since` a moment; or of all.
+
+    Raises SettingsError COMMAND.INVALID for a `since` that is no moment.
+    """
+    start = _moment(since) if since else _EVER
     with _desk(site_file) as (site, factory):
         with using_keys(site.keys, site_file) as keys:
             signer, now = signer_for(keys, site.keys, Purpose.REPORT), datetime.now(UTC)
             line = site.line if site.mes.enabled else ""
-            written = write_reports(factory, folder, start=_EVER, end=now, now=now, signer=signer, line=line)
+            unsaid = not (since or everything)
+            written = write_reports(
+                factory, folder, start=start, end=now, now=now, signer=signer, line=line, unsaid=unsaid
+            )
+        if not written:
+            _print("nothing to report" + (" that no report has said; --all repeats it" if unsaid else ""))
         for report in written:
             signed = "signed" if report.signed else "NOT SIGNED"
             _print(f"{report.items:7} items, {report.outstanding} outstanding, {signed}  {report.path}")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        detail = f"{text!r} is no moment such as 2026-03-01 or 2026-03-01T06:00:00+01:00"
+        raise SettingsError("COMMAND.INVALID", detail, where="--since") from None
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def acknowledge(site_file: Path, report_id: str, told_by: str) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, case, exists, func, literal, or_, select
+from sqlalchemy import Connection, bindparam, case, exists, func, literal, or_, select, true
 
 from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
@@ -47,6 +47,8 @@ from ifpp.store.schema import (
     package_bytes,
     package_result,
     parked,
+    report,
+    report_item,
     unit_attempt,
 )
 
@@ -356,8 +358,13 @@ def _within(at: Any, start: datetime, end: datetime) -> Any:
     return (at >= utc_ms_text(start)) & (at < utc_ms_text(end))
 
 
-def results(connection: Connection, smdp_oid: str, start: datetime, end: datetime) -> Iterator[ResultRow]:
-    """Give the packages of one SM-DPf whose latest result, or removal, was taken in [start, end), with that result."""
+def results(
+    connection: Connection, smdp_oid: str, start: datetime, end: datetime, *, unsaid: bool
+) -> Iterator[ResultRow]:
+    """Give the packages of one SM-DPf whose latest result, or removal, was taken in [start, end), with that result.
+
+    `unsaid`: only those that no report has said as they stand now.
+    """
     r, d = package_result.c, removal.c
     rank = func.row_number().over(partition_by=r.package_id, order_by=r.revision.desc()).label("rank")
     m = select(package_result, rank).where(r.revision.is_not(None)).subquery().c
@@ -369,6 +376,18 @@ def results(connection: Connection, smdp_oid: str, start: datetime, end: datetim
         .join_from(package, m.rank.table, (m.package_id == p.package_id) & (m.rank == 1))
         .join(removal, (d.package_id == p.package_id) & d.gone, isouter=True)
         .where(p.smdp_oid == smdp_oid, or_(_within(m.taken_at, start, end), _within(d.at, start, end)))
+        .where(~_said(m.taken_at, d.at) if unsaid else true())
         .order_by(m.taken_at, p.package_id)
     )
     return (ResultRow(*row) for row in rows)
+
+
+def _said(taken_at: Any, removed_at: Any) -> Any:
+    """Whether a report written since then gives the package the state it has."""
+    after = (report.c.created_at > taken_at) & (report.c.created_at > func.coalesce(removed_at, ""))
+    named = (report_item.c.package_id == package.c.package_id) & (report_item.c.state == package.c.state)
+    return (
+        exists()
+        .where(named, report.c.report_id == report_item.c.report_id, after)
+        .correlate_except(report, report_item)
+    )

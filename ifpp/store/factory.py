@@ -495,10 +495,12 @@ class Factory:
             return books.unit(connection, name)
 
     @contextmanager
-    def results(self, smdp_oid: str, start: datetime, end: datetime) -> Iterator[Iterator[ResultRow]]:
+    def results(
+        self, smdp_oid: str, start: datetime, end: datetime, *, unsaid: bool = False
+    ) -> Iterator[Iterator[ResultRow]]:
         """What a Profile Loading Report over [start, end) says: packages with their latest result, in the block."""
         with self._database.read() as connection:
-            yield books.results(connection, smdp_oid, start, end)
+            yield books.results(connection, smdp_oid, start, end, unsaid=unsaid)
 
     # ---- reports ----------------------------------------------------------------------------------
 

@@ -24,11 +24,12 @@ def settle(factory: GatedFactory, number: int, state: str, *, spent: bool, pir: 
     assert taken.rejected == ()
 
 
-def written(factory: GatedFactory, folder: Path, *, since_s: float = 60, until_s: float = 60) -> list[Report]:
-    now = datetime.now(UTC)
-    return write_reports(
-        factory, folder, start=now - timedelta(seconds=since_s), end=now + timedelta(seconds=until_s), now=now
-    )
+def written(
+    factory: GatedFactory, folder: Path, *, since_s: float = 60, until_s: float = 60, unsaid: bool = False
+) -> list[Report]:
+    now = datetime.now(UTC) + timedelta(milliseconds=1)  # after what was taken in this millisecond
+    start, end = now - timedelta(seconds=since_s), now + timedelta(seconds=until_s)
+    return write_reports(factory, folder, start=start, end=end, now=now, unsaid=unsaid)
 
 
 def items(report: Report) -> dict[str, ReportItem]:
@@ -60,6 +61,37 @@ def test_every_settled_package_is_reported_with_its_proof_or_its_fault(factory: 
     first = found[eid_of(1)]
     assert (first.iccid, bytes(first.transaction_id)) == (iccid_of(1), bytes([1]) * 16)
     assert (first.station, first.head) == ("st01", "h01")
+
+
+def test_what_a_report_has_said_the_next_one_does_not_repeat(factory: GatedFactory, tmp_path: Path) -> None:
+    stock(factory, 3)
+    settle(factory, 1, "INSTALLED", spent=True, pir=PIR)
+    settle(factory, 2, "UNKNOWN", spent=False)
+    (first,) = written(factory, tmp_path, unsaid=True)
+    assert set(items(first)) == {eid_of(1), eid_of(2)}
+    assert written(factory, tmp_path, unsaid=True) == []
+    settle(factory, 3, "INSTALLED", spent=True, pir=PIR)
+    (second,) = written(factory, tmp_path, unsaid=True)
+    assert set(items(second)) == {eid_of(3)}
+    (whole,) = written(factory, tmp_path)
+    assert whole.items == 3
+
+
+def test_a_report_that_was_not_booked_has_said_nothing(
+    factory: GatedFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock(factory, 1)
+    settle(factory, 1, "INSTALLED", spent=True, pir=PIR)
+
+    def away(*_: object) -> None:
+        raise ServiceError("DATABASE.UNREACHABLE", "gone", where="test")
+
+    with monkeypatch.context() as patch, pytest.raises(ServiceError):
+        patch.setattr(factory, "add_report", away)
+        written(factory, tmp_path, unsaid=True)
+    assert list(tmp_path.glob("*.plr.jsonl")) == []
+    (report,) = written(factory, tmp_path, unsaid=True)
+    assert set(items(report)) == {eid_of(1)}
 
 
 def test_what_was_sent_and_has_no_result_is_counted_as_outstanding(factory: GatedFactory, tmp_path: Path) -> None:

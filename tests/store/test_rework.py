@@ -24,6 +24,7 @@ from tests.store.world import (
     later,
     package_item,
     refusal,
+    report_states,
     request,
     send_all,
     settle,
@@ -97,6 +98,13 @@ def test_a_unit_is_emptied_and_becomes_another(stocked: tuple[Factory, Node]) ->
             (old.iccid, True, b"signed by the chip"),
             (new.iccid, False, None),
         ]
+    said = [(old.package_id, "INSTALLED"), (new.package_id, "INSTALLED")]
+    report_states(factory, "before", said[:1], later(12.8))
+    with factory.results(SMDP, later(0), later(20), unsaid=True) as rows:
+        assert [row.iccid for row in rows] == [old.iccid, new.iccid], "that the old one left the chip is news"
+    report_states(factory, "after", said, later(20))
+    with factory.results(SMDP, later(0), later(20), unsaid=True) as rows:
+        assert list(rows) == []
 
 
 def test_a_removal_is_told_late_twice_and_openly(stocked: tuple[Factory, Node]) -> None:
