@@ -146,6 +146,7 @@ def _facts(eid: str, product: Product, plan: Plan | None, selection: Selection) 
         "loaded": [named(row) for row in selection.granted],
         "missing": [str(one) for one in selection.missing],
         "refused": [named(row) | {"why": why} for row, why in selection.refused],
+        "kept_for": selection.kept_for,
     }
 
 
@@ -155,6 +156,8 @@ def _explained(eid: str, product: Product, plan: Plan | None, selection: Selecti
         yield "no plan holds: every package for SKU and region that can be loaded is"
     else:
         yield from _text(plan)
+    if selection.kept_for:
+        yield f"kept for job order {selection.kept_for}: for any other one, nothing (BPP.RESERVED)"
     for place, row in enumerate(selection.granted, start=1):
         source = f"from SM-DPf {row.smdp_oid}, package {row.package_id}"
         yield f"load {place}: {row.profile_type}, ICCID {row.iccid}, {source}"

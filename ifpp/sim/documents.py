@@ -81,7 +81,10 @@ class BoundPackage:
 
 @dataclass(frozen=True, slots=True)
 class ReportItem:
-    """One line of a Profile Loading Report; either `pir` or `fpa_error` is there."""
+    """One line of a Profile Loading Report; either `pir` or `fpa_error` is there.
+
+    `deleted_at`: when the profile left its chip again, "" = it did not; `deletion`: the chip's signed word of that.
+    """
 
     eid: str
     iccid: str
@@ -93,6 +96,8 @@ class ReportItem:
     head: str
     started_at: str
     ended_at: str
+    deleted_at: str = ""
+    deletion: bytes | None = None
 
 
 class JsonLinesWriter:
@@ -244,6 +249,8 @@ def read_report(path: Path) -> tuple[str, tuple[ReportItem, ...]]:
             head=item["head"],
             started_at=item["started_at"],
             ended_at=item["ended_at"],
+            deleted_at=item.get("deleted", {}).get("at", ""),
+            deletion=_raw(item["deleted"]["notification"]) if item.get("deleted", {}).get("notification") else None,
         )
         for item in items
     )

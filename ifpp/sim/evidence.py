@@ -22,7 +22,7 @@ from ifpp.sim import pki
 from ifpp.sim.eum import otk_id_of
 from ifpp.sim.tlv import Node, parse, parse_one, read_bits, read_integer, read_oid
 
-_INSTALL = frozenset({0})
+_INSTALL, _DELETE = frozenset({0}), frozenset({3})
 
 
 class EvidenceError(ValueError):
@@ -100,6 +100,25 @@ def installation(pir: bytes, key: ec.EllipticCurvePublicKey) -> Installation:
         raise
     except ValueError as error:
         raise EvidenceError(f"installation result: {error}") from error
+
+
+def deletion(notification: bytes, key: ec.EllipticCurvePublicKey) -> bytes:
+    """Check form and signature of a notification that a profile was deleted (SGP.22 5.7.9, 2.8.1); return its ICCID.
+
+    Raises EvidenceError.
+    """
+    try:
+        signed, signature = parse_one(notification, 0x30).children()[:2]
+        if (signed.tag, signature.tag) != (0xBF2F, 0x5F37):
+            raise EvidenceError("not a notification")
+        verify_raw(key, signed.raw, signature.value)
+        if read_bits(signed.need(0x81).value) != _DELETE:
+            raise EvidenceError("the notification is not of a deletion")
+        return signed.need(0x5A).value
+    except EvidenceError:
+        raise
+    except ValueError as error:
+        raise EvidenceError(f"notification: {error}") from error
 
 
 def _installation(data: Node) -> Installation:

@@ -51,6 +51,7 @@ class Order:
     eum_chain: list[str]
     result: str = ""  # "", INSTALLED, or "refused by the chip: (command, reason)"
     pirs: list[str] = field(default_factory=list)  # SHA-256 of the results taken, hex
+    deleted: str = ""  # "", or whose word it is that the profile left the chip: "the chip's", "the factory's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,11 @@ class SmDpf:
                 order = self._order_of(item)
                 if item.pir is None:
                     unsigned.append(item)
-                else:
-                    verified.append(VerifiedItem(item, self._judge(order, item.pir)))
+                    continue
+                said = self._judge(order, item.pir)
+                if item.deleted_at:
+                    self._judge_deletion(order, item.deletion)
+                verified.append(VerifiedItem(item, said))
             except evidence.EvidenceError as error:
                 refused.append((item, str(error)))
         return ReportVerdict(tuple(verified), tuple(refused), tuple(unsigned))
@@ -246,9 +250,7 @@ class SmDpf:
 
     def _judge(self, order: Order, pir: bytes) -> evidence.Installation:
         """Verify one result against its order and note it; a result noted before is accepted again."""
-        chain = [base64.b64decode(text) for text in order.eum_chain]
-        key = evidence.euicc_key(base64.b64decode(order.euicc_certificate), chain, self._ci, order.eid)
-        said = evidence.installation(pir, key)
+        said = evidence.installation(pir, self._chip_key(order))
         if said.transaction_id.hex() != order.transaction_id:
             raise evidence.EvidenceError("the result is of another transaction")
         if said.smdp_oid != self.oid:
@@ -257,6 +259,21 @@ class SmDpf:
             raise evidence.EvidenceError("the result is of another profile")
         self._take(order, said, hashlib.sha256(pir).hexdigest())
         return said
+
+    def _judge_deletion(self, order: Order, notification: bytes | None) -> None:
+        """Verify the chip's word that a profile was deleted and note it; without one it is the factory's word alone."""
+        if order.result != INSTALLED:
+            raise evidence.EvidenceError("what was never installed cannot be deleted")
+        if notification is None:
+            order.deleted = order.deleted or "the factory's"
+            return
+        if evidence.deletion(notification, self._chip_key(order)) != iccid_swapped(order.iccid):
+            raise evidence.EvidenceError("the deletion is of another profile")
+        order.deleted = "the chip's"
+
+    def _chip_key(self, order: Order) -> ec.EllipticCurvePublicKey:
+        chain = [base64.b64decode(text) for text in order.eum_chain]
+        return evidence.euicc_key(base64.b64decode(order.euicc_certificate), chain, self._ci, order.eid)
 
     def _take(self, order: Order, said: evidence.Installation, digest: str) -> None:
         """Note a verified result once; raises EvidenceError for one that cannot follow those taken before."""

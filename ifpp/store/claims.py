@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +26,7 @@ from ifpp.store.claim_facts import PACKAGES, Facts, read
 from ifpp.store.denylist import Pair, denied, refusing
 from ifpp.store.ledger import Step, lock_package, take
 from ifpp.store.plans import Plan, in_force
-from ifpp.store.reservations import running
+from ifpp.store.reservations import keeper, running
 from ifpp.store.schema import chain, chip, claim, package, reading
 from ifpp.store.selection import Product, Selection, ahead, choose, expired, lease_runs, soon, taken
 from ifpp.store.trail import Trail
@@ -273,7 +273,7 @@ def try_plan(connection: Connection, eid: str, product: Product, at: str) -> tup
         raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=eid[:64])
     packages = connection.execute(PACKAGES, {"eids": [eid]}).all()
     plan = in_force(connection, product.sku, product.region, product.customer, at)
-    return plan, choose(packages, plan, product, ("", ""), at)
+    return plan, replace(choose(packages, plan, product, ("", ""), at), kept_for=keeper(connection, eid))
 
 
 # ---- inside -----------------------------------------------------------------------------------------

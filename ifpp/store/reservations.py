@@ -58,6 +58,12 @@ def kept_for(connection: Connection) -> dict[str, int]:
     return {job: number for job, number in connection.execute(counted) if running(connection, job)}
 
 
+def keeper(connection: Connection, eid: str) -> str:
+    """Return the job order a chip is kept for; "" when there is none, or it has ended."""
+    job = connection.execute(_kept, {"eids": [eid]}).first()
+    return job.job_order_id if job is not None and running(connection, job.job_order_id) else ""
+
+
 def reserve(connection: Connection, trail: Trail, job_order_id: str, eids: Iterable[str], by: str, reason: str) -> int:
     """Keep chips for a job order, all or none; return how many were not kept for it before.
 

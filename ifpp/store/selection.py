@@ -40,11 +40,15 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is loaded, in order; `missing` of the plan: then nothing is. `refused`: every other package, with why."""
+    """What is loaded, in order; `missing` of the plan: then nothing is. `refused`: every other package, with why.
+
+    `kept_for`: the job order the chip is reserved for, "" = none; a claim for another one gets nothing.
+    """
 
     granted: tuple[_Package, ...]
     missing: tuple[Planned, ...]
     refused: tuple[tuple[_Package, str], ...]
+    kept_for: str = ""
 
 
 def choose(

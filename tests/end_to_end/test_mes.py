@@ -182,6 +182,7 @@ async def test_a_refused_unit_goes_nowhere_and_the_others_pass(tmp_path: Path) -
     assert (account.passed, dict(account.failed)) == (UNITS - 1, {"SUPPLY": 1})
     truth = json.loads((tmp_path / "fleet-st01.json").read_bytes())
     (unit,) = [unit for unit in truth["units"] if unit["eid"] == refused]
+    place = f"st01/{unit['slot']}"
     assert (unit["card"]["profiles"], unit["lamp"]) == ([], "fail")
     assert told["orders"]["JO-1"]["STOP"] == "ACCEPTED"
     factory = Factory.open(line.floor.database)
@@ -189,7 +190,7 @@ async def test_a_refused_unit_goes_nowhere_and_the_others_pass(tmp_path: Path) -
         rows = [json.loads(row.body) for row in factory.line_log_page("L1", 0, 1000) if row.name == "alarm"]
     finally:
         factory.close()
-    assert [one["source"] for one in rows if (one["code"], one["state"]) == ("A-121", "UNACK_ALARM")] == ["st01/h01"]
+    assert [one["source"] for one in rows if (one["code"], one["state"]) == ("A-121", "UNACK_ALARM")] == [place]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,17 @@ def test_what_the_mes_said_afterwards_is_shown_and_asked_again(desk: Desk) -> No
     assert [row["result"] for row in desk.document()["asked_later"]] == [""]
 
 
+def test_reports_go_on_where_the_last_one_ended(desk: Desk) -> None:
+    desk.finish(1, "attempt-a")
+    for more, said in (({}, "1 items"), ({}, "--all repeats it"), ({"everything": True}, "1 items")):
+        write_reports(desk.site, desk.folder / "reports", **more)
+        assert said in desk.said()
+    write_reports(desk.site, desk.folder / "reports", since="2100-01-01")
+    assert desk.said() == "nothing to report\n"
+    with pytest.raises(SettingsError, match="--since"):
+        write_reports(desk.site, desk.folder / "reports", since="yesterday")
+
+
 def test_a_unit_shows_every_step_in_words(desk: Desk) -> None:
     desk.finish(1, "attempt-a")
     write_reports(desk.site, desk.folder / "reports")

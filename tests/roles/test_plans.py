@@ -126,6 +126,15 @@ def test_a_test_explains_the_choice_and_every_refusal(site: Path, capsys: Capsys
         explain(site, "' OR 1=1 --", OURS, as_json=False)
 
 
+def test_a_test_names_the_job_a_chip_is_kept_for(site: Path, capsys: Capsys) -> None:
+    with closing(Factory.open(f"sqlite:///{site.parent / 'factory.db'}")) as factory:
+        factory.reserve("JO-1", [str(eid(1))], "Eve", "promised", START)
+    assert explain(site, str(eid(1)), OURS, as_json=False) == 0
+    assert "kept for job order JO-1: for any other one, nothing" in capsys.readouterr().out
+    explain(site, str(eid(2)), OURS, as_json=True)
+    assert json.loads(capsys.readouterr().out)["kept_for"] == ""
+
+
 def test_coverage_of_a_job_and_of_a_withdrawn_delivery(site: Path, capsys: Capsys) -> None:
     show_coverage(site, job="JO-1", lot="", as_json=False)
     out = capsys.readouterr().out

@@ -97,6 +97,13 @@ def result(
     return tlv(0xBF37, data, tlv(0x5F37, pki.sign_raw(chip_key(chip), data)))
 
 
+def deletion(chip: Chip, iccid: str, *, event: int = 3) -> bytes:
+    """Sign an OtherSignedNotification as the chip would, of this event."""
+    address = tlv(0x0C, b"smdpf.example")
+    signed = tlv(0xBF2F, tlv(0x80, integer(9)), tlv(0x81, bits({event})), address, tlv(0x5A, iccid_swapped(iccid)))
+    return tlv(0x30, signed, tlv(0x5F37, pki.sign_raw(chip_key(chip), signed)))
+
+
 def report_line(package: BoundPackage, pir: bytes | None, **changes: Any) -> dict[str, Any]:
     line: dict[str, Any] = {
         "eid": package.eid,

@@ -15,7 +15,7 @@ from ifpp.sim.profiles import NaaKeys, iccid_swapped, personalise
 from ifpp.sim.smdpf import INSTALLED, Refusal, SmDpf
 from ifpp.sim.tlv import parse_one
 from tests.sim.kat import KAT, octets, private
-from tests.sim.parties import TYPE, Parties, opened, report_line, result, stock, write_report
+from tests.sim.parties import TYPE, Parties, deletion, opened, report_line, result, stock, write_report
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +186,36 @@ def test_a_failure_then_a_success_on_the_same_package(parties: Parties, tmp_path
     assert [one.installation.installed for one in first.verified] == [False, True]
     assert parties.smdpf.verify_report(path) == first
     assert parties.smdpf.orders[package.transaction_id.hex()].result == INSTALLED
+
+
+def deletion_line(package: BoundPackage, pir: bytes, notification: bytes | None) -> dict[str, Any]:
+    told = {} if notification is None else {"notification": base64.b64encode(notification).decode()}
+    return report_line(package, pir, deleted={"at": "2026-03-01T08:00:00.000Z", **told})
+
+
+def test_a_deletion_is_the_chips_word_or_the_factorys(parties: Parties, tmp_path: Path) -> None:
+    chip, package = delivered(parties)
+    order, pir = parties.smdpf.orders[package.transaction_id.hex()], result(chip, package)
+    for name, signed, word in (("a", None, "the factory's"), ("b", deletion(chip, package.iccid), "the chip's")):
+        verdict = parties.smdpf.verify_report(write_report(tmp_path / name, deletion_line(package, pir, signed)))
+        assert (verdict.installed, verdict.refused, order.deleted) == (1, (), word)
+
+
+@pytest.mark.parametrize("wrong", ["profile", "event", "signature", "form"])
+def test_a_deletion_that_proves_nothing_is_refused(parties: Parties, tmp_path: Path, wrong: str) -> None:
+    chip, package = delivered(parties)
+    signed = deletion(
+        chip, "8988247082719999990" if wrong == "profile" else package.iccid, event=1 if wrong == "event" else 3
+    )
+    if wrong == "signature":
+        signed = signed[:-1] + bytes([signed[-1] ^ 1])
+    if wrong == "form":
+        signed = b"\x30\x03\x02\x01\x00"
+    verdict = parties.smdpf.verify_report(
+        write_report(tmp_path / "r", deletion_line(package, result(chip, package), signed))
+    )
+    assert len(verdict.refused) == 1
+    assert parties.smdpf.orders[package.transaction_id.hex()].deleted == ""
 
 
 def test_a_line_without_result_proves_nothing(parties: Parties, tmp_path: Path) -> None:
