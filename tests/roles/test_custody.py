@@ -93,8 +93,8 @@ def test_what_the_mes_said_afterwards_is_shown_and_asked_again(desk: Desk) -> No
 
 def test_reports_go_on_where_the_last_one_ended(desk: Desk) -> None:
     desk.finish(1, "attempt-a")
-    for more, said in (({}, "1 items"), ({}, "--all repeats it"), ({"everything": True}, "1 items")):
-        write_reports(desk.site, desk.folder / "reports", **more)
+    for everything, said in ((False, "1 items"), (False, "--all repeats it"), (True, "1 items")):
+        write_reports(desk.site, desk.folder / "reports", everything=everything)
         assert said in desk.said()
     write_reports(desk.site, desk.folder / "reports", since="2100-01-01")
     assert desk.said() == "nothing to report\n"
