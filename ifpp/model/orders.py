@@ -69,6 +69,9 @@ def _content(known: Job | None, ask: JobOrder) -> Decision:
         return _no(standing, "ORDER.ENDED", f"it is {standing}; a further order has an id of its own")
     if missing := _missing(ask):
         return _no(standing, "ORDER.CONTENT", f"{', '.join(missing)} missing")
+    if ask.eids_ref is not None:
+        detail = "the line fetches no lists of chips: leave eids_ref out, and keep chips by `ifpp store reserve`"
+        return _no(standing, "ORDER.EIDS", detail)
     after = RUNNING if ask.command == "START" else standing or WAITING
     return Decision("ACCEPTED", after, job=_job(ask, after))
 

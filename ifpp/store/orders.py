@@ -7,6 +7,7 @@ When an order has ended, `order_end` waits a moment for the units in hand; then 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -20,6 +21,7 @@ from ifpp.model.messages import Job
 from ifpp.model.orders import CLOSED, COMPLETED, ENDED, Decision, completed, decide
 from ifpp.model.states import PackageState
 from ifpp.store import books, line_log
+from ifpp.store.plans import in_force
 from ifpp.store.reservations import newest_job, read_job
 from ifpp.store.schema import (
     batch,
@@ -65,6 +67,8 @@ def command(connection: Connection, trail: Trail, line: str, ask: JobOrder) -> O
     if isinstance(known, str):
         return OrderWord("REJECTED", "", "ORDER.OTHER_LINE", f"this order is with line {known}")
     decision = decide(known, ask)
+    if decision.job is not None and (other := _planned_otherwise(connection, ask, trail.at)):
+        decision = Decision("REJECTED", known.dispatch_status if known else "", code="ORDER.PROFILES", text=other)
     if decision.job is not None:
         _store(connection, trail, line, known, decision.job, digest)
         _note(trail, line, decision.job, ask.command, _MES, ask.reason)
@@ -72,6 +76,20 @@ def command(connection: Connection, trail: Trail, line: str, ask: JobOrder) -> O
     answer = {"command": ask.command, "sha256": digest, "at": trail.at} | _answer(decision)
     connection.execute(insert(order_word), [word | answer])
     return OrderWord(**_answer(decision))
+
+
+def _planned_otherwise(connection: Connection, ask: JobOrder, at: str) -> str:
+    """Say what the plan gives a unit where an order names other profiles; "" when it names none or nothing is planned."""
+    if not ask.profile_types or ask.product is None:
+        return ""
+    plan = in_force(connection, ask.product.part_number, ask.region, ask.customer, at)
+    if plan is None:
+        return ""
+    wanted = Counter({one.type: one.per_unit for one in ask.profile_types})
+    planned = Counter(one.profile_type for one in plan.profiles)
+    if wanted == planned:
+        return ""
+    return "the plan says " + ", ".join(f"{count} x {name}" for name, count in sorted(planned.items()))
 
 
 def finish(connection: Connection, trail: Trail, line: str, job_order_id: str, good: int) -> Job | None:

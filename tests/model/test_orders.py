@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifpp.model.mes import JobOrder
+from ifpp.model.mes import EidList, JobOrder
 from ifpp.model.messages import Job, Product, Recipe
 from ifpp.model.orders import COMMANDS, ENDED, completed, decide
 
@@ -82,6 +82,7 @@ def test_a_new_version_of_a_running_order_keeps_it_running() -> None:
         (None, ask("HOLD"), "ORDER.UNKNOWN"),
         (None, ask("START", quantity=None), "ORDER.CONTENT"),
         (None, ask("STORE", region=""), "ORDER.CONTENT"),
+        (None, ask("STORE", eids_ref=EidList(url="https://mes/eids", sha256="0" * 64, count=3)), "ORDER.EIDS"),
         (known("RUNNING", 3), ask("HOLD", 2), "STALE_VERSION"),
         (known("RUNNING"), ask("HOLD", 2), "ORDER.UNKNOWN"),
         (known("RUNNING"), ask("STORE", quantity=11), "ORDER.CONFLICT"),

@@ -10,10 +10,11 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from ifpp.model.mes import JobOrder
+from ifpp.model.mes import JobOrder, ProfileNeed
 from ifpp.model.messages import Product, Recipe
 from ifpp.store.factory import Factory
 from ifpp.store.orders import OrderWord
+from ifpp.store.plans import Planned
 from tests.clock import START
 from tests.contract import check
 from tests.store.world import REGION, SKU, Node, add_job, later, outcome, request, send_all, stock
@@ -50,6 +51,18 @@ def test_an_order_is_what_the_stations_see(factory: Factory) -> None:
         ("STORE", "WAITING", "MES"),
         ("START", "RUNNING", "MES"),
     ]
+
+
+def test_an_order_may_not_ask_for_what_is_not_planned(factory: Factory) -> None:
+    two = [ProfileNeed(type="boot"), ProfileNeed(type="data", per_unit=2)]
+    assert factory.command_order("L1", order("STORE", profile_types=two), START).status == "ACCEPTED", "no plan"
+    planned = [Planned("boot"), Planned("data")]
+    factory.change_plan((SKU, REGION, ""), planned, (START, None), "Eve", "as sold", START)
+    refused = factory.command_order("L1", order("STORE", 2, profile_types=two), later(1))
+    assert refused == OrderWord("REJECTED", "WAITING", "ORDER.PROFILES", "the plan says 1 x boot, 1 x data")
+    assert standing(factory) == {"J-1": (1, "WAITING")}
+    agreed = [ProfileNeed(type="data"), ProfileNeed(type="boot")]
+    assert factory.command_order("L1", order("STORE", 2, profile_types=agreed), later(2)).status == "ACCEPTED"
 
 
 def test_a_request_is_answered_alike_and_done_once(factory: Factory) -> None:
