@@ -79,7 +79,7 @@ def command(connection: Connection, trail: Trail, line: str, ask: JobOrder) -> O
 
 
 def _planned_otherwise(connection: Connection, ask: JobOrder, at: str) -> str:
-    """Say what the plan gives a unit where an order names other profiles; "" when it names none or nothing is planned."""
+    """Say what the plan gives a unit where an order names other profiles; "" when it names none or none is planned."""
     if not ask.profile_types or ask.product is None:
         return ""
     plan = in_force(connection, ask.product.part_number, ask.region, ask.customer, at)
