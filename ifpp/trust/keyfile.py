@@ -228,7 +228,8 @@ def open_content_key(shared: Secret, wrapped: bytes, name: str) -> Secret:
 
 def public_from_point(point: bytes, *, where: str) -> bytes:
     """Return the SubjectPublicKeyInfo (DER) of a P-256 point; PKCS#11 wraps it in an OCTET STRING, some tokens not."""
-    bare = point[2:] if point[:2] == b"\x04\x41" else point
+    wrapped = len(point) == 67 and point[:2] == b"\x04\x41"  # a bare point begins so too where its x does with 41
+    bare = point[2:] if wrapped else point
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), bare).public_bytes(_DER, _SPKI)
     except ValueError:

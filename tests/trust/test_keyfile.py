@@ -7,10 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ifpp.errors import CustodyError, SettingsError
 from ifpp.log import Secret
-from ifpp.trust.keyfile import SoftwareKeys
+from ifpp.trust.keyfile import SoftwareKeys, public_from_point
 from ifpp.trust.keyring import Purpose
 
 PIN = Secret(b"correct horse")
@@ -112,3 +114,13 @@ def test_two_who_change_the_file_lose_nothing(file: Path) -> None:
         thread.join()
     names = sorted(info.name for info in SoftwareKeys.open(file, PIN).keys())  # noqa: SIM118 - no dict
     assert names == ["audit.1", "chip.1", "report.1", "report.2"]
+
+
+def test_a_point_is_read_bare_and_wrapped_whatever_its_first_byte() -> None:
+    made = (ec.generate_private_key(ec.SECP256R1()).public_key() for _ in range(20_000))
+    key = next(one for one in made if one.public_numbers().x >> 248 == 0x41)
+    point = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    assert point[:2] == b"\x04\x41"
+    assert public_from_point(point, where="bare") == der
+    assert public_from_point(b"\x04\x41" + point, where="wrapped") == der
