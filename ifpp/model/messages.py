@@ -59,7 +59,7 @@ class ProfileResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What became of one package in this attempt; `package_state` is the ledger state it settles.
 
     `lease_id`: the claim it was loaded under where that was made ahead of this attempt, "" = the attempt's own. `tied`
-    false: an activation code that FAILED unspent, and the SM-DP+ cannot have tied it to this chip: any chip may have it.
+    false: of an activation code that FAILED unspent; its SM-DP+ cannot have tied it to this chip, so any may have it.
     """
 
     package_id: str
