@@ -288,11 +288,6 @@ def write_esbpp_request(path: Path, header: RequestHeader) -> Writer[RequestItem
     return Writer(path, header)
 
 
-def write_codes(path: Path, header: CodesHeader) -> Writer[CodeLine]:
-    """Write activation codes; a `with` block like that of `write_esbpp_request`."""
-    return Writer(path, header)
-
-
 def write_report(path: Path, header: ReportHeader) -> Writer[ReportItem]:
     """Write a Profile Loading Report; a `with` block like that of `write_esbpp_request`."""
     return Writer(path, header)
