@@ -206,13 +206,8 @@ def write_travellers(path: Path, units: Iterable[Mapping[str, Any]]) -> None:
 
 def write_codes(path: Path, codes: Iterable[Mapping[str, Any]], *, delivery_id: str = "codes") -> None:
     """Write activation codes as an operator does: activation_code, profile_type, sku, region and confirmation_code."""
-    header = {
-        "format": "ifpp.activation-codes",
-        "version": VERSION,
-        "delivery_id": delivery_id,
-        "created_at": utc_now(),
-    }
-    with JsonLinesWriter(path, header) as out:
+    about = {"delivery_id": delivery_id, "created_at": utc_now()}
+    with JsonLinesWriter(path, {"format": "ifpp.activation-codes", "version": VERSION} | about) as out:
         for one in codes:
             out.add(one)
 

@@ -326,7 +326,8 @@ def open_packages(connection: Connection) -> list[OpenRow]:
     is_open = select(*columns, *holder, literal(False)).where(IS_OPEN)
     loadable = or_(p.state == PackageState.AVAILABLE, (p.state == PackageState.FAILED) & ~p.spent)
     stranded = select(*columns, *holder, literal(True)).join(chip, chip.c.eid == p.eid)
-    stranded = stranded.where(chip.c.clean_to_ship_at.is_not(None), loadable)
+    nobody_elses = or_(p.bpp_bytes > 0, p.state == PackageState.FAILED)  # an unsent activation code is anybody's
+    stranded = stranded.where(chip.c.clean_to_ship_at.is_not(None), loadable, nobody_elses)
     order = (p.changed_at, p.package_id)
     return [OpenRow(*row) for rows in (is_open, stranded) for row in connection.execute(rows.order_by(*order))]
 
