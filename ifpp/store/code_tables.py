@@ -30,7 +30,7 @@ code = Table(
     _text("profile_type"),
     _text("expires_at", null=True),
     # what a claim changes
-    Column("package_id", ForeignKey("package.package_id"), unique=True),
+    Column("package_id", ForeignKey("package.package_id")),
     Column("ties", Integer, nullable=False),
     UniqueConstraint("address", "matching_id"),
 )
@@ -39,6 +39,9 @@ IDENTITY = [column.name for column in code.c][: list(code.c.keys()).index("packa
 _free = code.c.package_id.is_(None)
 Index("ix_code_free", code.c.sku, code.c.region, code.c.code_id, sqlite_where=_free, postgresql_where=_free)
 Index("ix_code_batch", code.c.batch)
+# Only of those that are tied: SQLite would look for the free ones in it, and find all of them.
+_tied = code.c.package_id.is_not(None)
+Index("ux_code_package_id", code.c.package_id, unique=True, sqlite_where=_tied, postgresql_where=_tied)
 
 # A key of the chip's own; the others, one for each activation code it was ever tied to, have no slot.
 OF_CHIP = otk.c.slot >= 0

@@ -450,11 +450,11 @@ STEPS: tuple[Step, ...] = (
                 "ties INTEGER NOT NULL, CONSTRAINT pk_code PRIMARY KEY (code_id), "
                 "CONSTRAINT uq_code_address_matching_id UNIQUE (address, matching_id), "
                 "CONSTRAINT fk_code_batch FOREIGN KEY(batch) REFERENCES batch (number), "
-                "CONSTRAINT uq_code_package_id UNIQUE (package_id), "
                 "CONSTRAINT fk_code_package_id FOREIGN KEY(package_id) REFERENCES package (package_id))"
             ),
             "CREATE INDEX ix_code_free ON code (sku, region, code_id) WHERE package_id IS NULL",
             "CREATE INDEX ix_code_batch ON code (batch)",
+            "CREATE UNIQUE INDEX ux_code_package_id ON code (package_id) WHERE package_id IS NOT NULL",
             "CREATE INDEX ix_package_code ON package (sku, region, state) WHERE bpp_bytes = 0",
         ),
         sqlite=(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -323,3 +325,38 @@ def test_the_database_keeps_a_code_with_its_chip(factory: Factory, url: str, sta
     with raw(url) as connection, pytest.raises(REFUSALS, match=r"is for one chip|never changes|nor deleted|take this"):
         connection.execute(statement)
     assert balanced(factory) == {"sent": 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_no_code_serves_two_chips(factory: Factory, seed: int) -> None:
+    """Any order of claims, sendings, words and releases; a code that may be tied is never with another chip."""
+    chance, node, number = Random(seed), Node(), 0  # noqa: S311 - a walk, no secret
+    codes(factory, 4)
+    held: dict[int, Claim] = {}
+    tied: dict[str, int] = {}
+    for turn in range(120):
+        chip, at = chance.randint(1, 6), later(turn * 100)
+        claim = held.pop(chip, None)
+        if claim is None:
+            try:
+                claim = factory.claim(request(chip, lease_s=chance.choice((50, 5000))), at)
+            except SupplyError:
+                continue
+            for code in (*claim.packages, *claim.unresolved):
+                assert tied.get(code.activation_code, chip) == chip
+            if claim.packages or claim.unresolved:
+                held[chip] = claim
+        elif claim.packages and chance.random() < 0.3:
+            factory.release(claim.attempt_id, "st01", at)
+        else:
+            number += 1
+            code, free = (*claim.packages, *claim.unresolved)[0], chance.random() < 0.5
+            state = chance.choice(("INSTALLED", "FAILED", "FAILED", "UNKNOWN"))
+            with suppress(CustodyError):  # its lease ran out: nothing was sent, nothing is said
+                if claim.packages:
+                    factory.mark_sent(code.package_id, claim.attempt_id, "st01", at)
+                if not (state == "FAILED" and free and code.activation_code not in tied and claim.packages):
+                    tied[code.activation_code] = chip
+                tell(factory, node, chip, claim, word(claim, state, number * (state == "INSTALLED"), tied=not free))
+        factory.expire_leases(at)
+    assert balanced(factory).total() == 4
