@@ -11,6 +11,10 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, ifpp_store, ifpp_super
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO ifpp_store, ifpp_supervisor, ifpp_desk, ifpp_read;
 -- Packages themselves are the store's business, and of those who bring them.
 REVOKE SELECT ON package_bytes, staged FROM ifpp_supervisor, ifpp_read;
+-- So is what spends an activation code; how many there are is everybody's.
+REVOKE SELECT ON code FROM ifpp_supervisor, ifpp_read;
+GRANT SELECT (code_id, batch, address, oid, sku, region, profile_type, expires_at, package_id, ties)
+    ON code TO ifpp_supervisor, ifpp_read;
 
 -- ---- all who write ------------------------------------------------------------------------------------
 
@@ -38,12 +42,16 @@ GRANT INSERT, UPDATE (released_at) ON claim TO ifpp_store;
 GRANT INSERT ON reading TO ifpp_store;
 GRANT USAGE ON SEQUENCE reading_number_seq TO ifpp_store;
 GRANT UPDATE (clean_event_id) ON chip TO ifpp_store; -- lock
+-- A claim makes a package of an activation code, and a chip of an EID that nobody delivered.
+GRANT UPDATE (package_id, ties) ON code TO ifpp_store;
+GRANT INSERT ON chip, otk, package, package_bytes TO ifpp_store;
 
 -- ---- ifpp supervisor run --------------------------------------------------------------------------------
 
 GRANT INSERT, UPDATE (owner, epoch, expires_at) ON line_lease TO ifpp_supervisor;
 GRANT INSERT ON event, unit_attempt, package_result, removal, quota_unit, parked TO ifpp_supervisor;
 GRANT INSERT, UPDATE (through) ON node_cursor TO ifpp_supervisor;
+GRANT UPDATE (iccid) ON package TO ifpp_supervisor; -- of an activation code that is installed
 GRANT UPDATE (clean_to_ship_at, clean_event_id) ON chip TO ifpp_supervisor;
 GRANT UPDATE (taken_at) ON production_order TO ifpp_supervisor; -- lock
 GRANT INSERT ON state_span, load_time, unit_again TO ifpp_supervisor;
@@ -65,7 +73,7 @@ GRANT USAGE ON SEQUENCE parked_number_seq, batch_number_seq TO ifpp_supervisor;
 -- Files that are taken in, or let go of again; and `ifpp store purge`, which empties bytes nobody needs.
 GRANT INSERT, DELETE ON staged TO ifpp_desk;
 GRANT INSERT, DELETE, UPDATE (bpp) ON package_bytes TO ifpp_desk;
-GRANT INSERT ON batch, batch_total, batch_count, chain, info2, chip, otk, package TO ifpp_desk;
+GRANT INSERT ON batch, batch_total, batch_count, chain, info2, chip, otk, package, code TO ifpp_desk;
 GRANT INSERT ON traveller, job_order, production_order TO ifpp_desk;
 GRANT USAGE ON SEQUENCE batch_number_seq TO ifpp_desk;
 GRANT UPDATE (clean_event_id) ON chip TO ifpp_desk; -- lock

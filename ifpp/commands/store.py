@@ -62,7 +62,10 @@ def store_openapi() -> None:
 
 @store_app.command("import")
 def store_import(
-    files: Annotated[list[Path], typer.Argument(help="eUICC data, deliveries, travellers, job or production orders.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="eUICC data, deliveries, activation codes, travellers, job or production orders."),
+    ],
     config: Config = SITE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify everything, change nothing.")] = False,
 ) -> None:

@@ -39,8 +39,9 @@ class Coverage:
     `needed` units are still to be made, None when no job order says so; `covered` chips have all their packages,
     `uncovered` ones are to have some and lack them, `short` of those lack the one-time keys for it too; `missing` units
     have no chip for which could be ordered. `reserved` of the covered chips are kept for the job order, without one for
-    any; those kept for another one count here for nothing. `spare` covered chips are more than needed. `spoiled`
-    packages can be loaded no more.
+    any; those kept for another one count here for nothing. `spare` of those and `codes` are more than needed. `spoiled`
+    packages can be loaded no more. `codes`: activation codes for any chip, one a unit; they make up for chips that
+    are missing.
     """
 
     job: str
@@ -58,6 +59,7 @@ class Coverage:
     missing: int = 0
     spare: int = 0
     spoiled: int = 0
+    codes: int = 0
     units_an_hour: float = 0.0
     hours_left: float | None = None
     low: bool = False
@@ -110,9 +112,9 @@ def cover(
         about = Coverage(
             job, *product, customer, "" if plan is None else plan.name, [str(one) for one in planned], needed
         )
-        _count(about, chips, planned, suppliers.get(product, []))
         level = levels.get(product)
-        about.units_an_hour = level.units_an_hour if level else 0.0
+        about.codes = 0 if level is None else level.codes
+        _count(about, chips, planned, suppliers.get(product, []))
         if level is not None and level.units_an_hour:
             wanted = _ordered(factory, jobs, product) if order is None else needed
             _last(about, level, low_stock_hours, wanted)
@@ -130,8 +132,9 @@ def _count(
         covered = bool(planned) and not wish.elsewhere(chip) and not wish.lacking(chip)
         about.covered += covered
         about.reserved += covered and bool(chip.kept_for)
-    left = None if about.needed is None else max(0, about.needed - about.covered)
-    about.spare = 0 if about.needed is None else max(0, about.covered - about.needed)
+    ready = about.covered + about.codes
+    left = None if about.needed is None else max(0, about.needed - ready)
+    about.spare = 0 if about.needed is None else max(0, ready - about.needed)
     only = suppliers[0] if len(suppliers) == 1 else ""
     lines = {one: OrderLine(one.smdp_oid or only, one.profile_type) for one in planned}
     ordered = 0
@@ -172,7 +175,8 @@ def _ordered(factory: Factory, jobs: list[Job], product: Product) -> int | None:
 
 
 def _last(about: Coverage, level: StockLevel, low_stock_hours: float, needed: int | None) -> None:
-    """How long the covered chips last at the factory's present rate of this product; low: not enough for `needed`."""
-    about.hours_left = about.covered / level.units_an_hour
-    enough = needed is not None and about.covered >= needed
-    about.low = about.hours_left < low_stock_hours and not enough
+    """How long the stock lasts at the factory's present rate of this product; low: not enough for `needed`."""
+    ready = about.covered + about.codes
+    about.units_an_hour = level.units_an_hour
+    about.hours_left = ready / level.units_an_hour
+    about.low = about.hours_left < low_stock_hours and not (needed is not None and ready >= needed)

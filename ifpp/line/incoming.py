@@ -20,14 +20,16 @@ from ifpp.model.clock import parse_utc
 from ifpp.model.messages import Job
 from ifpp.store.factory import Factory
 from ifpp.store.intake import Intake
-from ifpp.store.records import ChipItem, PackageItem, TravellerItem
+from ifpp.store.records import ChipItem, CodeItem, PackageItem, TravellerItem
 from ifpp.trust.chain import TrustStore
 from ifpp.trust.verify import ExpectedPackage, check_otk_list, check_package
 from ifpp.wire.bpp import parse_bpp
 from ifpp.wire.documents import (
+    CodeLine,
     DeliveryItem,
     EsedItem,
     TravellerLine,
+    read_codes,
     read_delivery,
     read_esed,
     read_job_order,
@@ -247,6 +249,51 @@ class TravellerFile(Incoming[TravellerLine]):
         return f"serial number {item.sn}"
 
 
+class CodesFile(Incoming[CodeLine]):
+    """Activation codes of an operator. They are not signed: nothing in them could prove what the SM-DP+ will say."""
+
+    kind = "codes"
+
+    def __init__(self, stream: BinaryIO, name: str, context: Context) -> None:
+        self._header, self._lines = read_codes(stream, name)
+        self.items = self._lines
+        self._context = context
+
+    @property
+    def where(self) -> str:
+        return self._lines.where
+
+    @property
+    def digest(self) -> bytes:
+        return self._lines.digest
+
+    def check_header(self) -> None:
+        """There is nothing that all share."""
+
+    def check(self, item: CodeLine) -> None:
+        if item.expires_at is not None and parse_utc(item.expires_at) <= self._context.now:
+            raise IntakeError("BPP.EXPIRED", f"expired at {item.expires_at}", where="expires_at")
+
+    def add(self, intake: Intake, item: CodeLine) -> None:
+        code = item.parsed
+        code_item = CodeItem(
+            address=code.address.lower(),
+            oid=code.oid,
+            matching_id=code.matching_id,
+            confirmation_code=item.confirmation_code,
+            profile_type=item.profile_type,
+            sku=item.sku,
+            region=item.region,
+            expires_at=None if item.expires_at is None else parse_utc(item.expires_at),
+        )
+        intake.add_code(code_item, self.named(item))
+
+    def ids(self, item: CodeLine) -> str:
+        """Whoever knows a matching id can spend it: only its end is said."""
+        code = item.parsed
+        return f"code at {code.address}, matching id ...{code.matching_id[-4:]}"
+
+
 class JobOrderFile(Incoming[Job]):
     """One job order of the planner. It is not signed: it comes from inside the factory."""
 
@@ -293,6 +340,7 @@ _KINDS: dict[str, type[Incoming[Any]]] = {
     "ifpp.esed": EsedFile,
     "ifpp.esbpp-delivery": DeliveryFile,
     "ifpp.traveller": TravellerFile,
+    "ifpp.activation-codes": CodesFile,
     "ifpp.job-order": JobOrderFile,
 }
 

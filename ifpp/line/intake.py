@@ -56,7 +56,10 @@ class IntakeOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IntakeReport:
-    """What became of one file; `kind`: "esed", "esbpp", "traveller" or "job", `sha256`: of the whole file, in hex."""
+    """What became of one file; `kind`: "esed", "esbpp", "codes", "traveller" or "job".
+
+    `sha256`: of the whole file, in hex.
+    """
 
     name: str
     kind: str
@@ -76,7 +79,7 @@ def import_file(
     progress: Progress | None = None,
     keys: Keys = lambda: None,
 ) -> IntakeReport:
-    """Import eUICC data, a delivery, travellers, or a job order for `line`; see the plan above.
+    """Import eUICC data, a delivery, activation codes, travellers, or a job order for `line`; see the plan above.
 
     An envelope is opened with `keys` and is what it holds, here and in its report (see `ifpp.line.opening`).
 

@@ -106,7 +106,7 @@ def stock_of(about: Coverage) -> JobStock:
         uncovered=about.uncovered,
         spare=about.spare,
         spoiled=about.spoiled,
-        coverage_ratio=min(1.0, about.covered / needed) if needed else 1.0,
+        coverage_ratio=min(1.0, (about.covered + about.codes) / needed) if needed else 1.0,
         hours_left=about.hours_left,
         profile_types={
             name: TypeStock(

@@ -58,7 +58,8 @@ class Recipe(msgspec.Struct, omit_defaults=True, kw_only=True):
 class ProfileResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What became of one package in this attempt; `package_state` is the ledger state it settles.
 
-    `lease_id`: the claim it was loaded under where that was made ahead of this attempt, "" = the attempt's own.
+    `lease_id`: the claim it was loaded under where that was made ahead of this attempt, "" = the attempt's own. `tied`
+    false: of an activation code that FAILED unspent; its SM-DP+ cannot have tied it to this chip, so any may have it.
     """
 
     package_id: str
@@ -75,6 +76,7 @@ class ProfileResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     pir_b64: str = ""
     error: str = ""
     lease_id: str = ""
+    tied: bool = True
 
 
 class RemovedProfile(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -449,7 +451,12 @@ class ClaimRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ClaimedPackage(msgspec.Struct, kw_only=True):
-    """A package as a head needs it; the BPP itself comes from `GET /v1/packages/{sha256}`."""
+    """A package as a head needs it; the BPP itself comes from `GET /v1/packages/{sha256}`.
+
+    `kind` "code": no package but an `activation_code` (SGP.22 4.1, without "LPA:"), and the confirmation code where it
+    asks for one. Then `iccid` is "" until the profile is installed, `smdp_oid` is the address of the SM-DP+, and there
+    are no bytes: `bpp_sha256`, `otk_id`, `transaction_id` and `prepare_download_b64` are "".
+    """
 
     package_id: str
     iccid: str
@@ -463,6 +470,9 @@ class ClaimedPackage(msgspec.Struct, kw_only=True):
     prepare_download_b64: str
     sku: str = ""
     region: str = ""
+    kind: str = "package"
+    activation_code: str = ""
+    confirmation_code: str = ""
 
 
 class Claim(msgspec.Struct, kw_only=True):

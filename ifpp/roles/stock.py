@@ -102,6 +102,8 @@ def _text(one: Coverage) -> Iterator[str]:
     needed = "" if one.needed is None else f" of {one.needed} still needed, {one.spare} spare"
     yield f"  covered    {one.covered}{needed}; {one.reserved} of them reserved"
     short = f"{one.short} of them without one-time keys for it; {one.missing} units lack a chip"
+    if one.codes:
+        yield f"  codes      {one.codes} activation codes, for any chip"
     yield f"  uncovered  {one.uncovered}, {short}"
     yield from (f"             {eid}" for eid in one.uncovered_eids[:_SHOWN])
     if one.uncovered > _SHOWN:

@@ -209,6 +209,14 @@ def write_travellers(path: Path, units: Iterable[Mapping[str, Any]]) -> None:
             out.add(unit)
 
 
+def write_codes(path: Path, codes: Iterable[Mapping[str, Any]], *, delivery_id: str = "codes") -> None:
+    """Write activation codes as an operator does: activation_code, profile_type, sku, region and confirmation_code."""
+    about = {"delivery_id": delivery_id, "created_at": utc_now()}
+    with JsonLinesWriter(path, {"format": "ifpp.activation-codes", "version": VERSION} | about) as out:
+        for one in codes:
+            out.add(one)
+
+
 def read_request(path: Path) -> Request:
     """Read an EsbppRequest; raises ValueError when it is not whole, KeyError when a field lacks."""
     header, items = read_lines(path, "ifpp.esbpp-request")

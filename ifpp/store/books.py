@@ -14,8 +14,9 @@ from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.messages import Job
 from ifpp.model.states import PackageState
-from ifpp.store import quota, reports, rework, unasked
+from ifpp.store import codes, quota, reports, rework, unasked
 from ifpp.store.audit import prove
+from ifpp.store.code_tables import OF_CHIP
 from ifpp.store.records import (
     AttemptRow,
     BalanceRow,
@@ -60,11 +61,11 @@ _chip = (
     .join(info2, info2.c.info2_id == chip.c.info2_id)
     .where(chip.c.eid == bindparam("eid"))
 )
-_keys = select(otk.c.otk_id, otk.c.public).where(otk.c.eid == bindparam("eid")).order_by(otk.c.slot)
+_keys = select(otk.c.otk_id, otk.c.public).where(otk.c.eid == bindparam("eid"), OF_CHIP).order_by(otk.c.slot)
 _keys_of = (
     select(otk.c.otk_id, otk.c.public)
     .select_from(chip)
-    .join(otk, otk.c.eid == chip.c.eid, isouter=True)
+    .join(otk, (otk.c.eid == chip.c.eid) & OF_CHIP, isouter=True)
     .where(chip.c.eid == bindparam("eid"))
 )
 _chain = select(chain.c.certificate).where(chain.c.chain_id == bindparam("chain_id")).order_by(chain.c.position)
@@ -119,6 +120,10 @@ def balance(connection: Connection) -> list[BalanceRow]:
         states[sku, region, smdp_oid][state] = number
     for sku, region, smdp_oid, number in _not_shelved(connection):
         states[sku, region, smdp_oid][PackageState.AVAILABLE] -= number
+    for sku, region, address, number in codes.retired(connection):  # each is counted as what its code is now
+        states[sku, region, address][PackageState.DESTROYED] -= number
+    for (sku, region, address), number in codes.untied(connection).items():
+        states[sku, region, address][PackageState.AVAILABLE] += number
     return [
         BalanceRow(*key, imported[key], *(states[key][state] for state in PackageState))
         for key in sorted(imported.keys() | {key for key, counts in states.items() if any(counts.values())})
@@ -323,7 +328,8 @@ def open_packages(connection: Connection) -> list[OpenRow]:
     is_open = select(*columns, *holder, literal(False)).where(IS_OPEN)
     loadable = or_(p.state == PackageState.AVAILABLE, (p.state == PackageState.FAILED) & ~p.spent)
     stranded = select(*columns, *holder, literal(True)).join(chip, chip.c.eid == p.eid)
-    stranded = stranded.where(chip.c.clean_to_ship_at.is_not(None), loadable)
+    nobody_elses = or_(p.bpp_bytes > 0, p.state == PackageState.FAILED)  # an unsent activation code is anybody's
+    stranded = stranded.where(chip.c.clean_to_ship_at.is_not(None), loadable, nobody_elses)
     order = (p.changed_at, p.package_id)
     return [OpenRow(*row) for rows in (is_open, stranded) for row in connection.execute(rows.order_by(*order))]
 
@@ -363,7 +369,8 @@ def results(
 ) -> Iterator[ResultRow]:
     """Give the packages of one SM-DPf whose latest result, or removal, was taken in [start, end), with that result.
 
-    `unsaid`: only those that no report has said as they stand now.
+    `unsaid`: only those that no report has said as they stand now. An SM-DP+ hears of
+    its activation codes from the chips themselves.
     """
     r, d = package_result.c, removal.c
     rank = func.row_number().over(partition_by=r.package_id, order_by=r.revision.desc()).label("rank")
@@ -375,7 +382,7 @@ def results(
         .add_columns(func.coalesce(d.at, ""), d.notification)
         .join_from(package, m.rank.table, (m.package_id == p.package_id) & (m.rank == 1))
         .join(removal, (d.package_id == p.package_id) & d.gone, isouter=True)
-        .where(p.smdp_oid == smdp_oid, or_(_within(m.taken_at, start, end), _within(d.at, start, end)))
+        .where(p.smdp_oid == smdp_oid, p.bpp_bytes > 0, or_(_within(m.taken_at, start, end), _within(d.at, start, end)))
         .where(~_said(m.taken_at, d.at) if unsaid else true())
         .order_by(m.taken_at, p.package_id)
     )

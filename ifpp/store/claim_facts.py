@@ -10,6 +10,8 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, select
 
 from ifpp.model.messages import ClaimRequest, Job
 from ifpp.store import travellers
+from ifpp.store.code_tables import code
+from ifpp.store.codes import CODE, Desk
 from ifpp.store.plans import Plan, in_force
 from ifpp.store.reservations import newest_job, read_job
 from ifpp.store.rework_tables import GONE, LEAVING
@@ -43,11 +45,12 @@ _lock_attempts = (
 )
 _reported = select(unit_attempt.c.transaction_id).where(unit_attempt.c.transaction_id.in_(_several("attempts")))
 PACKAGES = (
-    select(package, WITHDRAWN.label("withdrawn"), LEAVING.label("leaving"), GONE.label("gone"))
+    select(package, WITHDRAWN.label("withdrawn"), LEAVING.label("leaving"), GONE.label("gone"), *CODE)
+    .outerjoin(code, code.c.package_id == package.c.package_id)
     .where(package.c.eid.in_(_several("eids")), SHELVED)
     .order_by(package.c.eid, package.c.package_id)
 )
-_lock_packages = PACKAGES.with_for_update(key_share=True)
+_lock_packages = PACKAGES.with_for_update(key_share=True, of=package)
 _job = select(newest_job.scalar_subquery().label("body"), travellers.OF_JOB.label("travels"))
 
 
@@ -70,6 +73,7 @@ class Facts:
     jobs: dict[str, JobFacts]
     plans: dict[tuple[str, str, str], Plan | None]
     travelling: frozenset[tuple[str, str]]
+    codes: Desk
 
 
 def read(connection: Connection, requests: Sequence[ClaimRequest], at: str) -> Facts:
@@ -89,6 +93,7 @@ def read(connection: Connection, requests: Sequence[ClaimRequest], at: str) -> F
         jobs={name: _read_job(connection, name) for name in {one.job_order_id for one in requests}},
         plans={key: in_force(connection, *key, at) for key in _products(requests)},
         travelling=travellers.known(connection, [(one.sn, one.eid) for one in requests]),
+        codes=Desk(connection, at),
     )
 
 

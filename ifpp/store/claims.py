@@ -21,11 +21,12 @@ from ifpp.errors import CustodyError, IfppError, ServiceError, SupplyError
 from ifpp.model.clock import parse_utc, utc_ms_text
 from ifpp.model.messages import CACHE_HEAD, Claim, ClaimedPackage, ClaimRequest, Job
 from ifpp.model.states import PackageState
-from ifpp.store import rework, travellers
+from ifpp.store import codes, rework, travellers
 from ifpp.store.claim_facts import PACKAGES, Facts, read
+from ifpp.store.codes import Tie
 from ifpp.store.denylist import Pair, denied, refusing
 from ifpp.store.ledger import Step, lock_package, take
-from ifpp.store.plans import Plan, in_force
+from ifpp.store.plans import Plan, Planned, in_force
 from ifpp.store.reservations import keeper, running
 from ifpp.store.schema import chain, chip, claim, package, reading
 from ifpp.store.selection import Product, Selection, ahead, choose, expired, lease_runs, soon, taken
@@ -85,6 +86,8 @@ class _Grant:
     remove: Sequence[_Package]
     sn: str
     rework_id: str
+    ties: Sequence[Tie] = ()
+    new_chip: bool = False
 
     @property
     def profile_types(self) -> set[str]:
@@ -122,6 +125,8 @@ def _claim_apart(connection: Connection, trail: Trail, requests: Sequence[ClaimR
         if decided[number] is None:
             decided[number] = _decided(connection, facts, request, trail.at)
     grants = [one for one in decided if isinstance(one, _Grant)]
+    new = [one.request.eid for one in grants if one.new_chip]
+    codes.tie(connection, trail, [tie for one in grants for tie in one.ties], new)
     take(connection, trail, [step for one in grants for step in one.steps])
     _remember(connection, trail, grants)
     pairs = refusing(connection, {name for one in grants for name in one.profile_types})
@@ -133,18 +138,22 @@ def _decided(connection: Connection, facts: Facts, request: ClaimRequest, at: st
     try:
         return _decide(connection, facts, request, at)
     except IfppError as refusal:
+        facts.codes.forget(request)
         return refusal
 
 
 def _decide(connection: Connection, facts: Facts, request: ClaimRequest, at: str) -> _Grant:
     """Decide what a claim gets, and write nothing; raises why it is refused."""
     owner = facts.chips.get(request.eid)
+    new_chip = owner is None
     if owner is None:
-        raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=request.eid)
+        if not facts.codes.delivered(request):
+            raise SupplyError("EID.UNKNOWN", "the store has no eUICC data for it", where=request.eid)
+        owner = codes.new_chip(request.eid)
     if request.attempt_id in facts.reported:
         raise ServiceError("STORE.REFUSED", "this attempt has reported its result", where=request.attempt_id)
     known = _check_attempt(request, facts.attempts.get(request.attempt_id))
-    of_chip = facts.packages[request.eid]
+    of_chip = [row for row in facts.packages[request.eid] if not _moved_on(row)]
     packages = [row for row in of_chip if not row.leaving]
     remove = [row for row in of_chip if row.leaving and not row.gone]
     order = rework.newest(connection, request.eid) if len(packages) < len(of_chip) else None
@@ -160,11 +169,17 @@ def _decide(connection: Connection, facts: Facts, request: ClaimRequest, at: str
     plan = facts.plans[request.sku, request.region, request.customer]
     granted: Sequence[_Package]
     steps: list[Step] = []
+    ties: list[Tie] = []
     if held:
         granted, lease_until = _in_order(held, plan), held[0].lease_until
     else:
         product = Product(request.sku, request.region, request.customer)
-        selection = choose(packages, plan, product, (request.station_id, request.head_id), at)
+        holder = request.station_id, request.head_id
+        selection = choose(packages, plan, product, holder, at)
+        ties = [] if remove or owner.clean_to_ship_at else _codes(facts.codes, request, packages, plan, selection)
+        if ties:
+            packages = [*packages, *(tie.row for tie in ties)]
+            selection = choose(packages, plan, product, holder, at)
         if not remove:
             _check_supply(connection, request, owner, packages, selection, at)
         granted = () if remove and owner.clean_to_ship_at is not None else selection.granted
@@ -182,7 +197,43 @@ def _decide(connection: Connection, facts: Facts, request: ClaimRequest, at: str
         remove,
         sn,
         "" if order is None else order.rework_id,
+        ties,
+        new_chip,
     )
+
+
+def _moved_on(row: _Package) -> bool:
+    """Whether this was an activation code that is another chip's now, or nobody's."""
+    return bool(row.bpp_bytes == 0 and row.state == S.DESTROYED)
+
+
+def _void(row: _Package, at: str) -> bool:
+    """Whether this is an activation code that nobody will take from its chip, and that is of no use to it."""
+    return bool(row.bpp_bytes == 0 and row.state == S.AVAILABLE and (row.withdrawn or expired(row, at)))
+
+
+def _codes(
+    desk: codes.Desk, request: ClaimRequest, packages: Sequence[_Package], plan: Plan | None, selection: Selection
+) -> list[Tie]:
+    """Find the activation codes that a chip still needs: one where it has nothing, or those its plan lacks.
+
+    Never ahead: a download needs its SM-DP+ anyway. Raises SupplyError BPP.EXHAUSTED when codes were delivered and
+    none is left.
+    """
+    spent = {row.profile_type for row in packages if row.bpp_bytes == 0 and row.state == S.FAILED and row.spent}
+    product = request.sku, request.region
+    ordered = any((row.sku, row.region) == product and not _void(row, desk.at) for row in packages)
+    if plan is None:
+        wanted: Sequence[Planned] = () if ordered else (Planned(""),)
+    else:
+        wanted = [one for one in selection.missing if one.profile_type not in spent]
+    if not wanted or request.head_id == CACHE_HEAD:
+        return []
+    found = [desk.find(request, one.profile_type, one.smdp_oid) for one in wanted]
+    if not ordered and not any(found) and desk.delivered(request):
+        detail = f"no activation code for {request.sku} in {request.region} is left"
+        raise SupplyError("BPP.EXHAUSTED", detail, where=request.eid)
+    return [one for one in found if one is not None]
 
 
 def _answer(connection: Connection, grant: _Grant, pairs: Sequence[Pair]) -> Claim:
@@ -326,6 +377,8 @@ def _check_ahead(
         return
     if unresolved:
         raise SupplyError("UNIT.UNRESOLVED", "its chip must be read first", where=request.eid)
+    if any(row.bpp_bytes == 0 for row in granted):
+        raise SupplyError("BPP.NOT_FOUND", "activation codes are not claimed ahead", where=request.eid)
     if any(expired(row, lease_until) for row in granted):
         raise SupplyError("BPP.EXPIRED", f"a package of it expires before {lease_until}", where=request.eid)
 
@@ -466,6 +519,21 @@ def _remember(connection: Connection, trail: Trail, grants: Sequence[_Grant]) ->
 
 
 def _claimed(row: _Package, state: PackageState) -> ClaimedPackage:
+    if row.bpp_bytes == 0:
+        return ClaimedPackage(
+            **dict.fromkeys(("transaction_id", "otk_id", "bpp_sha256", "prepare_download_b64"), ""),
+            package_id=row.package_id,
+            iccid="" if row.iccid == row.package_id else row.iccid,
+            profile_type=row.profile_type,
+            smdp_oid=row.smdp_oid,
+            state=state.value,
+            bytes=0,
+            sku=row.sku,
+            region=row.region,
+            kind="code",
+            activation_code=codes.text_of(row),
+            confirmation_code=row.confirmation_code,
+        )
     return ClaimedPackage(
         package_id=row.package_id,
         iccid=row.iccid,

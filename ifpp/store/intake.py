@@ -10,8 +10,8 @@ SQLite has one writer at a time, so nothing here holds it for more than a chunk:
   4. Its rows move to the shelf in chunks, each with its entries in the audit log. No claim sees them yet.
   5. The batch is opened in one short transaction, by its totals: see `schema.SHELVED`.
 
-One process at a time takes files with chips or packages in. A file of job orders or of travellers is accepted and
-opened in one transaction, and waits for nobody.
+One process at a time takes files with chips or packages in. A file of job orders, travellers or activation codes is
+accepted and opened in one transaction, and waits for nobody.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from sqlalchemy import exc as sa
 
 from ifpp.errors import IntakeError
 from ifpp.model.messages import Job
+from ifpp.store import codes
 from ifpp.store.database import Database
-from ifpp.store.records import BatchRow, ChipItem, PackageItem, TravellerItem
+from ifpp.store.records import BatchRow, ChipItem, CodeItem, PackageItem, TravellerItem
 from ifpp.store.schema import batch, batch_count, batch_total, job_order, package_bytes, staged, traveller
 from ifpp.store.screen import Refusal, Screen
 from ifpp.store.shelve import Rows, staged_chip, staged_package
@@ -114,6 +115,7 @@ class Intake:
         self._packages: list[tuple[PackageItem, str]] = []
         self._jobs: list[tuple[str, Job]] = []
         self._travellers: dict[str, TravellerItem] = {}
+        self._codes: dict[tuple[str, str], tuple[CodeItem, str]] = {}
         self._pending_bytes = 0
         self._screen: Screen | None = None
         self._account = _Account(0, 0, [])
@@ -153,11 +155,23 @@ class Intake:
         else:
             self._travellers[item.sn] = item
 
+    def add_code(self, item: CodeItem, where: str = "") -> None:
+        """Take one activation code; one (address, matching id) is in the books once."""
+        texts = (item.address, item.matching_id, item.profile_type, item.sku, item.region, item.confirmation_code)
+        if any("\0" in text for text in texts):
+            self._reject(("INTAKE.FORMAT", "a value the database cannot hold"), where)
+        elif (item.address, item.matching_id) in self._codes:
+            self._reject(("INTAKE.DUPLICATE", "this matching id stands twice in this file"), where)
+        else:
+            self._codes[item.address, item.matching_id] = item, where
+
     def finish(self) -> None:
         """Take in what was added, see the module. Raises IntakeError INTAKE.REJECTED with every bad item (to 100)."""
         self._flush()
-        if (self._jobs or self._travellers) and self._screen is not None:
-            self._reject(("INTAKE.FORMAT", "job orders and travellers come each in a file of their own"), self._name)
+        if (self._jobs or self._travellers or self._codes) and self._screen is not None:
+            detail = "job orders, travellers and activation codes come each in a file of their own"
+            self._reject(("INTAKE.FORMAT", detail), self._name)
+        self._check_codes()
         self._raise_bad()
         if self._staged:
             self._writer.run(self._accept)
@@ -264,10 +278,23 @@ class Intake:
                 if not self._bad:
                     connection.execute(job_order.insert(), [order | body])
             self._raise_bad()
+            account = _Account(0, 0, [])
+            if self._codes:
+                counts = codes.add(connection, row.number, [item for item, _ in self._codes.values()])
+                account = _Account(0, counts.total(), [(*book, number) for book, number in counts.items()])
             if self._travellers:
                 rows = [asdict(item) | {"batch": row.number} for item in self._travellers.values()]
                 connection.execute(traveller.insert(), rows)
-            _open(connection, trail, row, _Account(0, 0, []), len(self._jobs), len(self._travellers))
+            _open(connection, trail, row, account, len(self._jobs), len(self._travellers))
+
+    def _check_codes(self) -> None:
+        """One that another file brings at the same moment is refused by the database, with its whole file."""
+        if not self._codes:
+            return
+        with self._database.read() as connection:
+            known = codes.known(connection, [item for item, _ in self._codes.values()])
+        for pair in sorted(known):
+            self._reject(("INTAKE.DUPLICATE", "this matching id is already in the store"), self._codes[pair][1])
 
     def _check_job(self, connection: Connection, job: Job) -> None:
         newest = select(func.max(job_order.c.version)).where(job_order.c.job_order_id == job.job_order_id)

@@ -41,6 +41,7 @@ _expected = (
         or_(package.c.expires_at.is_(None), package.c.expires_at > bindparam("at")),
         chip.c.clean_to_ship_at.is_(None),
         _AVAILABLE,
+        package.c.bpp_bytes > 0,
         SHELVED,
         ~WITHDRAWN,
         ~_busy,

@@ -31,6 +31,7 @@ _STEP = (
     .where(package.c.package_id == bindparam("b_package_id"), package.c.revision == bindparam("b_revision"))
     .values({name: bindparam(name) for name in _CHANGED})
 )
+_STEP_WITH_ICCID = _STEP.values(iccid=bindparam("iccid"))
 _values = attrgetter(*_CHANGED)
 
 
@@ -46,6 +47,17 @@ class Held:
     spent: bool
     revision: int
     attempt_id: str | None
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is an activation code: it has no bytes, and its own name for their digest."""
+        return self.bpp_sha256 == self.package_id
+
+    def is_meant(self, eid: str, iccid: str, bpp_sha256: str) -> bool:
+        """Whether a station that names these speaks of this package; of a code it may know the ICCID first, or not."""
+        if self.is_code:
+            return self.eid == eid and not bpp_sha256 and (not iccid or self.iccid in (iccid, self.package_id))
+        return (self.eid, self.iccid, self.bpp_sha256) == (eid, iccid, bpp_sha256)
 
 
 HELD = (
@@ -70,7 +82,10 @@ lock_package = select(*HELD).where(package.c.package_id == bindparam("package_id
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step to take: `revision` is the package's new one, `attempt_id` who holds it from then on."""
+    """One step to take: `revision` is the package's new one, `attempt_id` who holds it from then on.
+
+    `iccid`: of an activation code that is installed, which was not known before.
+    """
 
     package_id: str
     revision: int
@@ -83,6 +98,7 @@ class Step:
     spent: bool = False
     event_id: str = ""
     detail: str = ""
+    iccid: str = ""
 
 
 def take(connection: Connection, trail: Trail, steps: Sequence[Step]) -> None:
@@ -93,14 +109,13 @@ def take(connection: Connection, trail: Trail, steps: Sequence[Step]) -> None:
     """
     if not steps:
         return
-    rows = [
-        dict(zip(_CHANGED, _values(step), strict=True))
-        | {"b_package_id": step.package_id, "b_revision": step.revision - 1}
-        for step in steps
-    ]
-    if connection.execute(_STEP, rows).rowcount != len(rows):
-        raise CustodyError("CUSTODY.TRANSITION", "a package moved while it was being settled")
+    plain = [_row(step) for step in steps if not step.iccid]
+    named = [_row(step) | {"iccid": step.iccid} for step in steps if step.iccid]  # the last one of its package
+    for statement, rows in ((_STEP, plain), (_STEP_WITH_ICCID, named)):
+        if rows and connection.execute(statement, rows).rowcount != len(rows):
+            raise CustodyError("CUSTODY.TRANSITION", "a package moved while it was being settled")
     for step in steps:
+        iccid = {"iccid": step.iccid} if step.iccid else {}
         trail.note(
             step.state.lower(),
             package=step.package_id,
@@ -111,4 +126,10 @@ def take(connection: Connection, trail: Trail, steps: Sequence[Step]) -> None:
             event=step.event_id,
             spent=step.spent,
             detail=step.detail,
+            **iccid,
         )
+
+
+def _row(step: Step) -> dict[str, Any]:
+    place = {"b_package_id": step.package_id, "b_revision": step.revision - 1}
+    return dict(zip(_CHANGED, _values(step), strict=True)) | place

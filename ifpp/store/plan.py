@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, exists, or_, select
+from sqlalchemy import Connection, Table, bindparam, exists, func, or_, select
 
 from ifpp.errors import CustodyError
 from ifpp.model.clock import parse_utc, utc_ms_text
@@ -69,6 +69,11 @@ _readers = (
         ),
     )
     .order_by(reading.c.number)
+)
+_sendings = (
+    select(ledger.c.package_id, func.count())
+    .where(ledger.c.package_id.in_(bindparam("ids", expanding=True)), ledger.c.to_state == PackageState.SENT)
+    .group_by(ledger.c.package_id)
 )
 _seal = (
     chip.update()
@@ -189,7 +194,8 @@ def _decoded(text: str, name: str) -> bytes | None:
 class View:
     """The chips a chunk speaks of and their packages, kept up to date while it is planned.
 
-    `readers`: who was last told to read a package from its chip; `clean`: for each known chip, whether it is clean to
+    `readers`: who was last told to read a package from its chip; `sent_before`: those of the documents that were sent
+    before this time; `clean`: for each known chip, whether it is clean to
     ship; `quota`: what may still be sealed; `pending`, `gone`: packages whose profiles are to leave their chips, or
     did.
     """
@@ -197,6 +203,7 @@ class View:
     packages: dict[str, Held] = field(default_factory=dict)
     of_chip: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     readers: dict[str, str] = field(default_factory=dict)
+    sent_before: set[str] = field(default_factory=set)
     clean: dict[str, bool] = field(default_factory=dict)
     quota: quota.Quota = field(default_factory=quota.Quota)
     pending: set[str] = field(default_factory=set)
@@ -220,6 +227,11 @@ def look_up(
         view.of_chip[row.eid].append(row.package_id)
     for row in connection.execute(_readers, {"ids": ids}):
         view.readers[row.package_id] = row.attempt_id
+    untied = [one.package_id for document in spoken for one in document.profiles if not one.tied]
+    if untied:
+        sendings = {row[0]: row[1] for row in connection.execute(_sendings, {"ids": untied})}
+        now = {name for name in untied if name in view.packages and view.packages[name].state is PackageState.SENT}
+        view.sent_before = {name for name, times in sendings.items() if times > (name in now)}
     view.pending, view.gone = rework.leaving(connection, eids)
     sealed = [document.unit.eid for document in spoken if document.clean_to_ship and document.unit.eid]
     view.quota = quota.look_up(connection, sealed, at, required=orders_required)
@@ -244,6 +256,7 @@ def plan_event(plan: Plan, view: View, event: ReceivedEvent, result: Result | No
                     spent=last.spent,
                     revision=last.revision,
                     attempt_id=last.attempt_id,
+                    iccid=last.iccid or view.packages[profile.package_id].iccid,
                 )
         for profile_gone, notice in zip(result.document.removed, result.notices, strict=True):
             _remove(plan, view, event, result, profile_gone, notice, at)
@@ -264,12 +277,16 @@ def _move(view: View, document: UnitResultEvent, profile: ProfileResult, at: str
     held = view.packages.get(profile.package_id)
     if held is None:
         raise settle.refused(f"package {profile.package_id[:64]!r} is not in the store")
-    if (held.eid, held.iccid, held.bpp_sha256) != (document.unit.eid, profile.iccid, profile.bpp_sha256):
+    if not held.is_meant(document.unit.eid, profile.iccid, profile.bpp_sha256):
         raise settle.refused(f"package {held.package_id} belongs to another chip, profile or content")
     attempt = document.transaction_id
     holder = (profile.lease_id or attempt) == view.readers.get(held.package_id, held.attempt_id)
     word = settle.told(profile)
     states = settle.path(settle.Standing(held.state, held.spent), word, holder=holder)
+    if held.is_code:
+        settle.check_iccid(word, profile.iccid)
+        if settle.goes_back(held.state, word, states, tied=profile.tied or held.package_id in view.sent_before):
+            states = (*states, PackageState.DESTROYED)
     spent = word in (settle.Told.INSTALLED, settle.Told.SPENT)
     steps = []
     for number, state in enumerate(states, 1):
@@ -282,11 +299,12 @@ def _move(view: View, document: UnitResultEvent, profile: ProfileResult, at: str
                 at,
                 document.node_id,
                 document.head_id,
-                attempt_id=None if state is PackageState.AVAILABLE else attempt,
+                attempt_id=None if state in (PackageState.AVAILABLE, PackageState.DESTROYED) else attempt,
                 lease_until=at if state is PackageState.CLAIMED else None,
                 spent=spent and final,
                 event_id=document.id,
                 detail=profile.error[:MAX_TEXT] if final else "made up for by its result",
+                iccid=profile.iccid if held.is_code and state is PackageState.INSTALLED else "",
             )
         )
     return steps

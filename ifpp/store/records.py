@@ -74,6 +74,20 @@ class TravellerItem:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeItem:
+    """One activation code (SGP.22 4.1) with its confirmation code; `address` in lower case, "" = what it lacks."""
+
+    address: str
+    matching_id: str = field(repr=False)
+    profile_type: str
+    sku: str
+    region: str
+    oid: str = ""
+    confirmation_code: str = field(default="", repr=False)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRow:
     """An imported file."""
 

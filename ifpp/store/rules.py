@@ -14,6 +14,7 @@ from sqlalchemy import DDL, Connection, MetaData, event, inspect, select, text
 
 from ifpp.errors import CustodyError, SettingsError
 from ifpp.model.states import PACKAGE_TRANSITIONS, PackageState
+from ifpp.store.code_tables import IDENTITY as CODE_IDENTITY
 from ifpp.store.figure_tables import KEPT
 from ifpp.store.quota_tables import KEPT as QUOTA_KEPT
 from ifpp.store.rework_tables import KEPT as REWORK_KEPT
@@ -76,6 +77,18 @@ _STILL_NEEDED = (
     "NEW.sha256 <> OLD.sha256 OR length(NEW.bpp) > 0 OR NOT EXISTS (SELECT 1 FROM package p "
     "WHERE p.bpp_sha256 = OLD.sha256 AND (p.spent OR p.state = 'DESTROYED'))"
 )
+_BAD_ICCID = "NEW.iccid <> OLD.iccid AND (OLD.iccid <> OLD.package_id OR NEW.state <> 'INSTALLED')"
+_BAD_CODE = "NEW.package_id IS NOT NULL OR NEW.ties <> 0"
+_SAY_CODE = "an activation code comes into the books tied to no chip"
+# Sent no more often than a station said that the SM-DP+ cannot have tied it: only then FAILED becomes DESTROYED.
+_BAD_TIE = (
+    "NEW.ties <> OLD.ties + 1 OR NEW.package_id IS NULL OR (OLD.package_id IS NOT NULL AND NOT EXISTS ("
+    "SELECT 1 FROM package p WHERE p.package_id = OLD.package_id AND p.state = 'DESTROYED' AND NOT p.spent AND "
+    "(SELECT count(*) FROM ledger l WHERE l.package_id = p.package_id AND l.to_state = 'SENT') <= "
+    "(SELECT count(*) FROM ledger l WHERE l.package_id = p.package_id AND l.from_state = 'FAILED' "
+    "AND l.to_state = 'DESTROYED')))"
+)
+_SAY_TIE = "an activation code is for one chip"
 _BACKWARDS = "NEW.chain_id <> OLD.chain_id OR NEW.number <= OLD.number"
 _SAY_BACKWARDS = "an audit chain only grows"
 
@@ -91,7 +104,12 @@ def _sqlite_rules() -> list[str]:
         refuse("package_birth", "INSERT", "package", _BAD_BIRTH, _SAY_BIRTH),
         refuse("package_step", "UPDATE", "package", _FORBIDDEN_STEP, _SAY_STEP),
         refuse("package_identity", f"UPDATE OF {', '.join(IDENTITY)}", "package", "", _SAY_IDENTITY),
+        refuse("package_iccid", "UPDATE OF iccid", "package", _BAD_ICCID, _SAY_IDENTITY),
         refuse("package_kept", "DELETE", "package", "", _SAY_KEPT),
+        refuse("code_birth", "INSERT", "code", _BAD_CODE, _SAY_CODE),
+        refuse("code_identity", f"UPDATE OF {', '.join(CODE_IDENTITY)}", "code", "", _SAY_IDENTITY),
+        refuse("code_tied", "UPDATE", "code", _BAD_TIE, _SAY_TIE),
+        refuse("code_kept", "DELETE", "code", "", _SAY_KEPT),
         refuse("package_bytes_unchanged", "UPDATE", "package_bytes", _STILL_NEEDED, _SAY_KEPT),
         refuse("package_bytes_undeleted", "DELETE", "package_bytes", _OF_A_PACKAGE, _SAY_KEPT),
         refuse("audit_chain_grows", "UPDATE", "audit_chain", _BACKWARDS, _SAY_BACKWARDS),
@@ -122,6 +140,9 @@ def _postgresql_rules() -> list[str]:
         function("ifpp_birth", f"IF {_BAD_BIRTH} THEN {refuse(_SAY_BIRTH)} END IF;"),
         function("ifpp_step", f"IF {_FORBIDDEN_STEP} THEN {refuse(_SAY_STEP)} END IF;"),
         function("ifpp_identity", refuse(_SAY_IDENTITY)),
+        function("ifpp_iccid", f"IF {_BAD_ICCID} THEN {refuse(_SAY_IDENTITY)} END IF;"),
+        function("ifpp_code", f"IF {_BAD_CODE} THEN {refuse(_SAY_CODE)} END IF;"),
+        function("ifpp_tie", f"IF {_BAD_TIE} THEN {refuse(_SAY_TIE)} END IF;"),
         function("ifpp_kept", refuse(_SAY_KEPT)),
         function("ifpp_bytes_kept", f"IF {_OF_A_PACKAGE} THEN {refuse(_SAY_KEPT)} END IF; RETURN OLD;"),
         function("ifpp_bytes_needed", f"IF {_STILL_NEEDED} THEN {refuse(_SAY_KEPT)} END IF;"),
@@ -131,7 +152,13 @@ def _postgresql_rules() -> list[str]:
         trigger("package_birth", "BEFORE INSERT", "package", "ifpp_birth"),
         trigger("package_step", "BEFORE UPDATE", "package", "ifpp_step"),
         trigger("package_identity", f"BEFORE UPDATE OF {', '.join(IDENTITY)}", "package", "ifpp_identity"),
+        trigger("package_iccid", "BEFORE UPDATE OF iccid", "package", "ifpp_iccid"),
         trigger("package_kept", "BEFORE DELETE", "package", "ifpp_kept"),
+        trigger("code_birth", "BEFORE INSERT", "code", "ifpp_code"),
+        trigger("code_identity", f"BEFORE UPDATE OF {', '.join(CODE_IDENTITY)}", "code", "ifpp_identity"),
+        trigger("code_tied", "BEFORE UPDATE", "code", "ifpp_tie"),
+        trigger("code_kept", "BEFORE DELETE", "code", "ifpp_kept"),
+        trigger("code_cut", "BEFORE TRUNCATE", "code", "ifpp_kept", "STATEMENT"),
         trigger("package_cut", "BEFORE TRUNCATE", "package", "ifpp_kept", "STATEMENT"),
         trigger("package_bytes_fixed", "BEFORE UPDATE", "package_bytes", "ifpp_bytes_needed"),
         trigger("package_bytes_kept", "BEFORE DELETE", "package_bytes", "ifpp_bytes_kept"),

@@ -226,8 +226,8 @@ package = Table(
     CheckConstraint("(state = 'CLAIMED') = (lease_until IS NOT NULL)", name="lease"),
     CheckConstraint("(state IN ('AVAILABLE', 'DESTROYED')) = (attempt_id IS NULL)", name="attempt"),
 )
-# Which package this is: fixed for ever.
-IDENTITY = [column.name for column in package.c][: list(package.c.keys()).index("state")]
+# Which package this is: fixed for ever, but for the ICCID that an activation code brings when it is installed.
+IDENTITY = [name for name in list(package.c.keys())[: list(package.c.keys()).index("state")] if name != "iccid"]
 
 Index("ix_package_batch", package.c.batch)
 Index("ix_package_book", package.c.sku, package.c.region, package.c.smdp_oid, package.c.state)
@@ -239,6 +239,11 @@ Index("ix_package_lease", package.c.lease_until, sqlite_where=_claimed, postgres
 IS_OPEN = text("package.state IN ({})".format(", ".join(f"'{state}'" for state in OPEN_STATES)))
 _open = text(IS_OPEN.text.replace("package.", ""))
 Index("ix_package_open", package.c.state, package.c.changed_at, sqlite_where=_open, postgresql_where=_open)
+# An activation code that is tied to a chip is a package without bytes: see ifpp.store.codes.
+IS_CODE = text("package.bpp_bytes = 0")
+_product_state = (package.c.sku, package.c.region, package.c.state)
+_is_code = text(IS_CODE.text.replace("package.", ""))
+Index("ix_package_code", *_product_state, sqlite_where=_is_code, postgresql_where=_is_code)
 
 # A package is on the shelf once its whole file is in the books, and no earlier.
 SHELVED = exists().where(batch_total.c.batch == package.c.batch)

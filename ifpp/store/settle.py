@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ifpp.errors import CustodyError
+from ifpp.model.ids import Iccid
 from ifpp.model.messages import ProfileResult
 from ifpp.model.states import PackageState
 
@@ -82,6 +83,23 @@ def path(now: Standing, word: Told, *, holder: bool) -> tuple[PackageState, ...]
     if word is Told.UNTOUCHED:
         return (S.AVAILABLE,)
     return (*_MADE_UP.get(now.state, ()), _END[word])
+
+
+def goes_back(now: PackageState, word: Told, states: tuple[PackageState, ...], *, tied: bool) -> bool:
+    """Whether an activation code is anybody's again: it failed, and its SM-DP+ cannot have tied it to the chip.
+
+    What was ever UNKNOWN, or sent before, may have been tied then: it stays with its chip.
+    """
+    return word is Told.USABLE and bool(states) and not tied and now is not S.UNKNOWN
+
+
+def check_iccid(word: Told, iccid: str) -> None:
+    """Raises CustodyError CUSTODY.EVENT_REFUSED for an activation code that is installed and brought no ICCID."""
+    if word is Told.INSTALLED:
+        try:
+            Iccid(iccid)
+        except ValueError as error:
+            raise refused(f"installed from an activation code, but as {iccid[:32]!r}") from error
 
 
 def _contradiction(now: Standing, word: Told) -> None:

@@ -19,7 +19,7 @@ from ifpp.store.schema import chain, chip, info2, otk, package
 from ifpp.store.trail import Trail
 
 # What binds a package, as its first entry in the audit log tells it.
-_BIRTH_FACTS = {
+BIRTH_FACTS = {
     "package": "package_id",
     "revision": "revision",
     "node": "node_id",
@@ -107,7 +107,7 @@ class Rows:
             if rows:
                 connection.execute(table.insert(), rows)
         for row in self._packages:
-            trail.note("available", **{fact: row[name] for fact, name in _BIRTH_FACTS.items()})
+            trail.note("available", **{fact: row[name] for fact, name in BIRTH_FACTS.items()})
 
 
 _BORN = {

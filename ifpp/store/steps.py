@@ -99,6 +99,34 @@ _SPANS_POSTGRESQL = _spans(
     "THEN round(extract(epoch FROM (d ->> 'ts')::timestamptz) * 1000)::bigint END",
 )
 
+_PACKAGE_IDENTITY = (
+    "package_id, batch, eid, otk_id, profile_type, sku, region, smdp_oid, transaction_id, smdp_chain_id, order_ref, "
+    "prepare_download, bpp_sha256, bpp_bytes, expires_at"
+)
+_CODE_IDENTITY = "code_id, batch, address, oid, matching_id, confirmation_code, sku, region, profile_type, expires_at"
+_BAD_ICCID = "NEW.iccid <> OLD.iccid AND (OLD.iccid <> OLD.package_id OR NEW.state <> 'INSTALLED')"
+_BAD_CODE = "NEW.package_id IS NOT NULL OR NEW.ties <> 0"
+_BAD_TIE = (
+    "NEW.ties <> OLD.ties + 1 OR NEW.package_id IS NULL OR (OLD.package_id IS NOT NULL AND NOT EXISTS ("
+    "SELECT 1 FROM package p WHERE p.package_id = OLD.package_id AND p.state = 'DESTROYED' AND NOT p.spent AND "
+    "(SELECT count(*) FROM ledger l WHERE l.package_id = p.package_id AND l.to_state = 'SENT') <= "
+    "(SELECT count(*) FROM ledger l WHERE l.package_id = p.package_id AND l.from_state = 'FAILED' "
+    "AND l.to_state = 'DESTROYED')))"
+)
+_SAY_IDENTITY = "the identity of a package never changes"
+_CODE_RULES = (
+    ("package_iccid", "package", "UPDATE OF iccid", _BAD_ICCID, _SAY_IDENTITY, "ifpp_iccid"),
+    (
+        "code_birth",
+        "code",
+        "INSERT",
+        _BAD_CODE,
+        "an activation code comes into the books tied to no chip",
+        "ifpp_code",
+    ),
+    ("code_tied", "code", "UPDATE", _BAD_TIE, "an activation code is for one chip", "ifpp_tie"),
+)
+
 STEPS: tuple[Step, ...] = (
     Step(
         3,
@@ -409,6 +437,63 @@ STEPS: tuple[Step, ...] = (
             "CREATE INDEX ix_unasked_eid ON unasked (eid)",
             "CREATE INDEX ix_unasked_open ON unasked (node_id, seq) WHERE result = ''",
             "CREATE INDEX ix_unasked_refused ON unasked (answered_at) WHERE result = 'FAIL'",
+        ),
+    ),
+    Step(
+        15,
+        "activation codes: stock that a claim ties to a chip",
+        both=(
+            (
+                "CREATE TABLE code (code_id TEXT NOT NULL, batch {number} NOT NULL, address TEXT NOT NULL, "
+                "oid TEXT NOT NULL, matching_id TEXT NOT NULL, confirmation_code TEXT NOT NULL, sku TEXT NOT NULL, "
+                "region TEXT NOT NULL, profile_type TEXT NOT NULL, expires_at TEXT, package_id TEXT, "
+                "ties INTEGER NOT NULL, CONSTRAINT pk_code PRIMARY KEY (code_id), "
+                "CONSTRAINT uq_code_address_matching_id UNIQUE (address, matching_id), "
+                "CONSTRAINT fk_code_batch FOREIGN KEY(batch) REFERENCES batch (number), "
+                "CONSTRAINT fk_code_package_id FOREIGN KEY(package_id) REFERENCES package (package_id))"
+            ),
+            "CREATE INDEX ix_code_free ON code (sku, region, code_id) WHERE package_id IS NULL",
+            "CREATE INDEX ix_code_batch ON code (batch)",
+            "CREATE UNIQUE INDEX ux_code_package_id ON code (package_id) WHERE package_id IS NOT NULL",
+            "CREATE INDEX ix_package_code ON package (sku, region, state) WHERE bpp_bytes = 0",
+        ),
+        sqlite=(
+            "DROP TRIGGER package_identity",
+            (
+                f"CREATE TRIGGER package_identity BEFORE UPDATE OF {_PACKAGE_IDENTITY} ON package  "
+                f"BEGIN SELECT RAISE(ABORT, '{_SAY_IDENTITY}'); END"
+            ),
+            (
+                f"CREATE TRIGGER code_identity BEFORE UPDATE OF {_CODE_IDENTITY} ON code  "
+                f"BEGIN SELECT RAISE(ABORT, '{_SAY_IDENTITY}'); END"
+            ),
+            f"CREATE TRIGGER code_kept BEFORE DELETE ON code  BEGIN SELECT RAISE(ABORT, '{_SAY_KEPT}'); END",
+            *(
+                f"CREATE TRIGGER {name} BEFORE {when} ON {table} WHEN {bad} BEGIN SELECT RAISE(ABORT, '{say}'); END"
+                for name, table, when, bad, say, _ in _CODE_RULES
+            ),
+        ),
+        postgresql=(
+            "DROP TRIGGER package_identity ON package",
+            (
+                f"CREATE TRIGGER package_identity BEFORE UPDATE OF {_PACKAGE_IDENTITY} ON package FOR EACH ROW "
+                "EXECUTE FUNCTION ifpp_identity()"
+            ),
+            (
+                f"CREATE TRIGGER code_identity BEFORE UPDATE OF {_CODE_IDENTITY} ON code FOR EACH ROW "
+                "EXECUTE FUNCTION ifpp_identity()"
+            ),
+            "CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION ifpp_kept()",
+            "CREATE TRIGGER code_cut BEFORE TRUNCATE ON code FOR EACH STATEMENT EXECUTE FUNCTION ifpp_kept()",
+            *(
+                f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $rule$ BEGIN IF {bad} THEN "
+                f"RAISE EXCEPTION '{say}' USING ERRCODE = 'check_violation'; END IF; RETURN NEW; END $rule$"
+                for _, _, _, bad, say, function in _CODE_RULES
+            ),
+            *(
+                f"CREATE TRIGGER {name} BEFORE {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()"
+                for name, table, when, _, _, function in _CODE_RULES
+            ),
         ),
     ),
 )

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from ifpp.errors import SupplyError
 from ifpp.model.clock import utc_ms_text
 from ifpp.model.states import PackageState
+from ifpp.store import codes
 from ifpp.store.schema import SHELVED, WITHDRAWN, batch, batch_count, package, package_result, withdrawal
 from ifpp.store.trail import Trail
 
@@ -24,12 +25,16 @@ Product = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class StockLevel:
-    """Chips with a package that can be loaded, and units an hour that got theirs lately."""
+    """What units can be made of, and units an hour that were made lately.
+
+    `chips`: those with a package that can be loaded, and the activation codes for any chip, which `codes` counts.
+    """
 
     sku: str
     region: str
     chips: int
     units_an_hour: float
+    codes: int = 0
 
     @property
     def hours(self) -> float | None:
@@ -67,9 +72,15 @@ def levels(connection: Connection, now: datetime) -> list[StockLevel]:
     lately = (package_result.c.taken_at > since, package_result.c.state == PackageState.INSTALLED)
     rate = _by_product(connection, made.where(*lately))
     products = connection.execute(select(batch_count.c.sku, batch_count.c.region).distinct())
+    free = codes.ready(connection, at)
     return [
-        StockLevel(sku, region, ready.get((sku, region), 0), rate.get((sku, region), 0) / RATE_HOURS)
-        for sku, region in sorted((row.sku, row.region) for row in products)
+        StockLevel(
+            *product,
+            ready.get(product, 0) + free.get(product, 0),
+            rate.get(product, 0) / RATE_HOURS,
+            free.get(product, 0),
+        )
+        for product in sorted((row.sku, row.region) for row in products)
     ]
 
 
@@ -104,14 +115,14 @@ def withdraw(connection: Connection, trail: Trail, name: str, by: str, reason: s
         at,
         by,
         reason,
-        _count(connection, number, idle),
+        _count(connection, number, idle) + codes.untied_of(connection, number),
         _count(connection, number, going_on),
         known is None,
     )
 
 
 def _delivery(connection: Connection, name: str) -> tuple[int, str]:
-    rows = connection.execute(select(batch.c.number, batch.c.name).where(batch.c.kind == "esbpp")).all()
+    rows = connection.execute(select(batch.c.number, batch.c.name).where(batch.c.kind.in_(("esbpp", "codes")))).all()
     found = [row for row in rows if name in (row.name, str(row.number))]
     if len(found) != 1:
         detail = "several deliveries have this name: give its number" if found else "no delivery by this name"

@@ -10,8 +10,9 @@ from sqlalchemy import BindParameter, Connection, bindparam, exists, func, selec
 
 from ifpp.errors import SupplyError
 from ifpp.model.states import OPEN_STATES, PackageState
+from ifpp.store.code_tables import OF_CHIP
 from ifpp.store.reservations import kept_for
-from ifpp.store.rework_tables import rework_order, rework_package
+from ifpp.store.rework_tables import LEAVING, rework_order
 from ifpp.store.schema import SHELVED, WITHDRAWN, batch, chain, chip, info2, otk, package, reservation
 
 PAGE = 500
@@ -39,9 +40,10 @@ _of_chips: BindParameter[str] = bindparam("eids", expanding=True)
 _spoken_for = exists().where(package.c.eid == otk.c.eid, package.c.otk_id == otk.c.otk_id)
 _free_keys = (
     select(otk.c.eid, otk.c.otk_id, otk.c.public)
-    .where(otk.c.eid.in_(_of_chips), ~_spoken_for)
+    .where(otk.c.eid.in_(_of_chips), OF_CHIP, ~_spoken_for)
     .order_by(otk.c.eid, otk.c.slot)
 )
+_moved_on = (package.c.bpp_bytes == 0) & (package.c.state == PackageState.DESTROYED)  # a code of other chips now
 _packages = select(
     package.c.eid,
     package.c.sku,
@@ -52,7 +54,7 @@ _packages = select(
     package.c.expires_at,
     package.c.smdp_oid,
     WITHDRAWN.label("withdrawn"),
-).where(package.c.eid.in_(_of_chips), SHELVED, ~exists().where(rework_package.c.package_id == package.c.package_id))
+).where(package.c.eid.in_(_of_chips), SHELVED, ~_moved_on, ~LEAVING)
 _targets = (
     select(rework_order.c.eid, rework_order.c.sku, rework_order.c.region)
     .where(rework_order.c.eid.in_(_of_chips), rework_order.c.sku != "")

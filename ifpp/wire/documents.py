@@ -18,6 +18,7 @@ import msgspec
 
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.messages import Job
+from ifpp.model.rsp import ActivationCode
 from ifpp.wire import jsonlines
 from ifpp.wire.jsonlines import Header, Hex, Items, Stamp, Writer
 
@@ -197,6 +198,39 @@ class TravellerLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     job_order_id: MaybeName = ""
 
 
+class CodesHeader(Header, kw_only=True, tag="ifpp.activation-codes"):
+    """Activation codes of one operator, for any chip."""
+
+    delivery_id: Text
+    created_at: Stamp
+
+
+class CodeLine(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One activation code as SGP.22 4.1 writes it, with or without "LPA:", and what its profile is for.
+
+    `confirmation_code` is there when, and only when, the activation code says that one is asked for.
+    """
+
+    activation_code: Annotated[str, msgspec.Meta(max_length=600)]
+    profile_type: Name
+    sku: Name
+    region: Name
+    confirmation_code: MaybeName = ""
+    expires_at: Stamp | None = None
+
+    def __post_init__(self) -> None:
+        code = self.parsed
+        if not code.matching_id:
+            raise ValueError("an activation code of the stock needs a matching id")
+        if code.confirmation != bool(self.confirmation_code):
+            raise ValueError("the activation code and the confirmation code do not agree on whether one is asked for")
+
+    @property
+    def parsed(self) -> ActivationCode:
+        """The parts of the activation code; raises ValueError, which the line is refused with."""
+        return ActivationCode.parse(self.activation_code)
+
+
 class _JobOrder(Header, kw_only=True, tag="ifpp.job-order"):
     job: Job
 
@@ -222,6 +256,11 @@ def read_delivery(stream: BinaryIO, name: str | None = None) -> tuple[DeliveryHe
 def read_travellers(stream: BinaryIO, name: str | None = None) -> tuple[TravellerHeader, Items[TravellerLine]]:
     """Read travellers."""
     return jsonlines.read(stream, name, TravellerHeader, TravellerLine)
+
+
+def read_codes(stream: BinaryIO, name: str | None = None) -> tuple[CodesHeader, Items[CodeLine]]:
+    """Read activation codes."""
+    return jsonlines.read(stream, name, CodesHeader, CodeLine)
 
 
 def read_report(stream: BinaryIO, name: str | None = None) -> tuple[ReportHeader, Items[ReportItem]]:

@@ -30,6 +30,7 @@ from ifpp.wire.production_order import ProductionOrder
 from tests.clock import START
 from tests.real import postgres
 from tests.real.postgres import Postgres
+from tests.store.test_codes import code_item, import_codes, word
 from tests.store.world import (
     Node,
     add_job,
@@ -222,6 +223,21 @@ def _load_one(place: Place) -> None:
         assert take_one(supervisor, Node().result(1, "a1", [said])).rejected == ()
 
 
+def test_an_activation_code_goes_its_way(place: Place) -> None:
+    with closing(place.factory("ifpp_desk", "desk")) as desk:
+        import_codes(desk, code_item(1, sku="ONLINE"))
+    with closing(place.factory("ifpp_store", "store")) as store:
+        claim = store.claim(request(50, "c1", sku="ONLINE"), START)
+        store.mark_sent(claim.packages[0].package_id, "c1", "st01", START)
+    with closing(place.factory("ifpp_supervisor", "line-L1")) as supervisor:
+        said = word(claim, "INSTALLED", 50)
+        assert take_one(supervisor, Node("st02").result(50, "c1", [said])).rejected == ()
+        assert supervisor.stock_levels(START)[-1].codes == 0
+        assert all(row.holds for row in supervisor.balance())
+    with closing(place.factory("ifpp_desk", "desk")) as desk:
+        desk.withdraw("codes.jsonl", "Ann", "why", START)
+
+
 def test_an_import_that_was_killed_is_finished_by_an_import(place: Place) -> None:
     """The store would do it at its start; here it may not write what packages are made of, and goes on."""
     with psycopg.connect(place.url("ifpp_desk")) as connection:  # what a killed import has left
@@ -243,7 +259,7 @@ CHANGES = (
     "event SET schema",
     "otk SET otk_id",
     "batch SET name",
-    "package SET iccid",
+    "package SET eid",
     "report SET sha256",
 )
 REFUSED = [
@@ -257,12 +273,15 @@ REFUSED = [
     *((role, "INSERT INTO meta VALUES ('works_since', '1')") for role in RUNNING),
     *((role, "CREATE TEMPORARY TABLE mine (one text)") for role in RUNNING if role != "ifpp_desk"),
     ("ifpp_store", "UPDATE chip SET clean_to_ship_at = '2026'"),
-    ("ifpp_store", "INSERT INTO package (package_id) VALUES ('x')"),
-    ("ifpp_store", "INSERT INTO chip (eid) VALUES ('x')"),
+    ("ifpp_store", "INSERT INTO code (code_id) VALUES ('x')"),
+    ("ifpp_store", "UPDATE code SET matching_id = 'x'"),
+    ("ifpp_store", "UPDATE package SET iccid = 'x'"),
     ("ifpp_store", "INSERT INTO event (id) VALUES ('x')"),
     ("ifpp_store", "INSERT INTO audit_checkpoint (chain_id) VALUES ('x')"),
     ("ifpp_store", "DELETE FROM package_bytes"),
     ("ifpp_supervisor", "SELECT bpp FROM package_bytes"),
+    ("ifpp_supervisor", "SELECT matching_id FROM code"),
+    ("ifpp_supervisor", "UPDATE code SET ties = 1"),
     ("ifpp_supervisor", "INSERT INTO package (package_id) VALUES ('x')"),
     ("ifpp_supervisor", "INSERT INTO claim (attempt_id) VALUES ('x')"),
     ("ifpp_supervisor", "INSERT INTO withdrawal (batch) VALUES (1)"),
@@ -270,6 +289,7 @@ REFUSED = [
     ("ifpp_desk", "UPDATE chip SET clean_to_ship_at = '2026'"),
     ("ifpp_desk", "INSERT INTO claim (attempt_id) VALUES ('x')"),
     ("ifpp_read", "SELECT bpp FROM package_bytes"),
+    ("ifpp_read", "SELECT confirmation_code FROM code"),
     ("ifpp_read", "SET transaction_read_only = off; INSERT INTO audit_entry (kind) VALUES ('x')"),
 ]  # fmt: skip
 
