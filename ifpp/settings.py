@@ -404,6 +404,18 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refresh_s: Seconds = 30.0
 
 
+class Rsp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The way to SM-DP+ for recipes that download (SGP.22 ES9+).
+
+    `tls_ca`: PEM file of who issues their TLS certificates, relative to the station file, "" = the CAs of this machine.
+    `timeout_s`: for one call; `attempts`: sessions of one download, while network or server fail.
+    """
+
+    tls_ca: str = ""
+    timeout_s: Seconds = 30.0
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+
+
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where screens on this machine look into the station: a Unix `socket`, "" = nowhere; and the file of `people` who
     may act there, "" = nobody may. Both are relative to the station file. `idle_s`: who does nothing so long is logged
@@ -440,6 +452,7 @@ class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     life: Life = Life()
     pcsc: Pcsc = Pcsc()
     cache: Cache = Cache()
+    rsp: Rsp = Rsp()
     tls: Tls | None = None
     keys: Keys = Keys()
     window: Window = Window()

@@ -14,6 +14,9 @@ from ifpp.wire import es10
 from ifpp.wire.apdu import ISD_R, CardChannel, StatusError, Trace, open_channel
 from ifpp.wire.fpx import FPX1, Es10fCodec
 
+# what a chip says to a function it does not know: nothing else may pass for "no factory services"
+_UNKNOWN_FUNCTION = frozenset({0x6A80, 0x6A81, 0x6A86, 0x6A88, 0x6D00})
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -74,11 +77,14 @@ class Chip:
         """GetEID (SGP.22 5.7.20)."""
         return es10.parse_eid(self.command(es10.eid_request()))
 
-    def identify(self, eid: Eid) -> Identity:
-        """Read EUICCInfo2 and the state of the factory services; raises CardError EUICC.NO_IFPP."""
+    def identify(self, eid: Eid, *, factory: bool = True) -> Identity:
+        """Read EUICCInfo2 and the state of the factory services.
+
+        Raises CardError EUICC.NO_IFPP when the chip has none and the recipe wants them (`factory`).
+        """
         info2 = es10.parse_info2(self.command(es10.info2_request()))
         try:
-            status = self.status()
+            status = self.status() if factory else self.services()
         except (StatusError, WireError) as error:
             raise CardError("EUICC.NO_IFPP", "the chip does not answer GetFpaStatus", where=f"EID {eid}") from error
         return Identity(eid, self.atr, info2, status)
@@ -86,6 +92,15 @@ class Chip:
     def status(self) -> FpaStatus:
         """GetFpaStatus (FPX/1)."""
         return self.codec.parse_status(self.command(self.codec.status_request()))
+
+    def services(self) -> FpaStatus:
+        """As `status`; state ABSENT when the chip does not know the function, as no SGP.22 or SGP.32 chip need."""
+        try:
+            return self.status()
+        except StatusError as error:
+            if error.sw not in _UNKNOWN_FUNCTION:
+                raise
+            return FpaStatus(FpaState.ABSENT, 0, b"")
 
     def keys(self) -> OtkList:
         """ListOneTimeKeys (FPX/1), unsigned."""
@@ -166,6 +181,11 @@ class Chip:
 def is_locked(status: FpaStatus) -> bool:
     """True when the factory services are closed for good."""
     return status.state == FpaState.LOCKED
+
+
+def has_services(status: FpaStatus) -> bool:
+    """False when the chip has no factory services at all."""
+    return status.state != FpaState.ABSENT
 
 
 def milliseconds_since(start: float) -> int:

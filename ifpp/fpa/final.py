@@ -64,7 +64,7 @@ def seal_differences(promise: Promise, seal: Seal) -> tuple[str, ...]:
     missing = []
     if promise.keys_gone and seal.keys_remaining:
         missing.append(f"{seal.keys_remaining} one-time keys remain")
-    if promise.locked and not seal.locked:
+    if promise.locked and not (seal.locked or seal.absent):
         missing.append("the factory services are not locked")
     if (promise.keys_gone or promise.locked) and not seal.lpa_answers:
         missing.append("neither LPA nor IPA answers")

@@ -42,7 +42,7 @@ def preflight(identity: Identity, orders: Sequence[Order], wanted: Wanted) -> No
     for order in orders:
         if identity.eid != order.eid:
             raise VerificationError("EID.MISMATCH", f"the package is bound to EID {order.eid}", where=where)
-        _check_denied(identity, order, wanted)
+        _check_denied(identity, order.profile_type, wanted)
     if not orders:
         return
     _check_versions(info2, wanted, where)
@@ -54,10 +54,26 @@ def preflight(identity: Identity, orders: Sequence[Order], wanted: Wanted) -> No
         raise CardError("EUICC.NO_MEMORY", f"{info2.free_nvm} bytes free, {needed} needed", where=where)
 
 
-def _check_denied(identity: Identity, order: Order, wanted: Wanted) -> None:
+def preflight_online(identity: Identity, profile_types: Sequence[str], wanted: Wanted) -> None:
+    """As `preflight`, of profiles of which nothing but their type is known yet: the chip itself judges the rest.
+
+    Raises CardError FIT.SVN, FIT.PROFILE_VERSION, FIT.KIND while one-time keys remain, SupplyError FIT.DENIED.
+    """
+    if not profile_types:
+        return
+    where = f"EID {identity.eid}"
+    for profile_type in profile_types:
+        _check_denied(identity, profile_type, wanted)
+    _check_versions(identity.info2, wanted, where)
+    if left := identity.status.otk_remaining:
+        detail = f"a chip without one-time keys is wanted, it has {left}: nothing is downloaded while they remain"
+        raise CardError("FIT.KIND", detail, where=where)
+
+
+def _check_denied(identity: Identity, profile_type: str, wanted: Wanted) -> None:
     firmware = firmware_name(identity.eid, identity.info2)
-    if firmware in wanted.denied.get(order.profile_type, ()):
-        detail = f"firmware {firmware} is on the denylist for {order.profile_type}"
+    if firmware in wanted.denied.get(profile_type, ()):
+        detail = f"firmware {firmware} is on the denylist for {profile_type}"
         raise SupplyError("FIT.DENIED", detail, where=f"EID {identity.eid}")
 
 

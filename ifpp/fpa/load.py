@@ -134,18 +134,18 @@ def install_fault(pir: InstallResult, iccid: Iccid) -> CardError:
     return CardError(code.get(pir.reason, "EUICC.LOAD_REFUSED"), detail, where=f"ICCID {iccid}")
 
 
-def read_back(chip: Chip, order: Order, pir: InstallResult) -> None:
+def read_back(chip: Chip, iccid: Iccid, pir: InstallResult) -> None:
     """Green means stored: the chip's own list must show the profile, disabled, under the AID it reported.
 
     Raises VerificationError PIR.READBACK.
     """
     # way of a unit, step 6
     for profile in chip.profiles():
-        if profile.iccid == order.iccid:
+        if profile.iccid == iccid:
             if pir.aid is not None and profile.aid != pir.aid:
-                raise VerificationError("PIR.READBACK", "listed under another AID", where=f"ICCID {order.iccid}")
+                raise VerificationError("PIR.READBACK", "listed under another AID", where=f"ICCID {iccid}")
             return
-    raise VerificationError("PIR.READBACK", "the profile is not in the chip's list", where=f"ICCID {order.iccid}")
+    raise VerificationError("PIR.READBACK", "the profile is not in the chip's list", where=f"ICCID {iccid}")
 
 
 def require_listed(chip: Chip, iccids: set[Iccid]) -> None:

@@ -30,8 +30,10 @@ class Removal:
     notice: SignedNotification | None
 
 
-def remove(chip: Chip, iccid: Iccid, key: EuiccKey) -> Removal:
+def remove(chip: Chip, iccid: Iccid, key: EuiccKey | None) -> Removal:
     """Disable and delete a profile, read back that it is gone, and fetch the chip's signed word of it.
+
+    `key` None: of a chip whose certificate nobody knows; its word proves nothing here, its list does.
 
     Safe to repeat, wherever it was interrupted: the chip is read first. Raises CardError EUICC.NOT_REMOVED when the
     chip refuses or lists the profile still, TransportError, WireError.
@@ -65,8 +67,10 @@ def _require(result: int, what: str, iccid: Iccid) -> None:
         raise CardError("EUICC.NOT_REMOVED", f"{what} answered {result}", where=f"ICCID {iccid}")
 
 
-def _notice(chip: Chip, iccid: Iccid, key: EuiccKey) -> SignedNotification | None:
+def _notice(chip: Chip, iccid: Iccid, key: EuiccKey | None) -> SignedNotification | None:
     """The newest notification of the deletion that the chip really signed; the profile is gone with or without it."""
+    if key is None:
+        return None
     entries = [entry for entry in chip.notifications() if entry.iccid == iccid]
     for entry in sorted(entries, key=lambda entry: -entry.seq_number):
         if NotificationEvent.DELETE not in entry.events:

@@ -15,7 +15,7 @@ otherwise with CancelSession, "timeout", after which the SM-DP+ gives the same a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +32,7 @@ from ifpp.errors import (
     VerificationError,
 )
 from ifpp.fpa.chip import Chip, milliseconds_since
-from ifpp.fpa.load import Verdict, install_fault
+from ifpp.fpa.load import Progress, Verdict, install_fault
 from ifpp.log import get_logger
 from ifpp.model.chip import TEMPORARY_REASONS, DownloadError, InstallResult, NotificationEvent, number_name
 from ifpp.model.ids import Eid, Iccid
@@ -121,6 +121,7 @@ class Download:
     """What came of the order of one package. `iccid` is what the SM-DP+ offered; None when it came to no offer.
 
     `tied`: the SM-DP+ may have tied the activation code to this chip. `notice`: the chip's result, for the SM-DP+.
+    `size`: bytes of the package where this attempt has sent it.
     """
 
     package_id: str
@@ -128,17 +129,22 @@ class Download:
     iccid: Iccid | None = None
     tied: bool = False
     notice: Notice | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Lpa:
-    """What a download needs besides chip and order. `now`: the time certificates are judged at (aware)."""
+    """What a download needs besides chip and order.
+
+    `now`: the time certificates are judged at (aware); `progress`: told after each segment of the package.
+    """
 
     es9: Es9
     custody: Custody
     trust: TrustStore
     now: Callable[[], datetime]
     attempts: int = 3
+    progress: Progress | None = None
 
 
 def download(chip: Chip, order: DownloadOrder, lpa: Lpa, info1: Info1 | None = None) -> Download:
@@ -193,6 +199,33 @@ def tell_cancelled(session: OpenSession, es9_: Es9, custody: Custody) -> None:
     with suppress(es9.RefusedError):
         es9.parse_cancelled(es9_.call(session.address, Function.CANCEL_SESSION, body))
     custody.end(session)
+
+
+def require_accounted(chip: Chip, known: Collection[Iccid]) -> None:
+    """What another station's session installed only that station can settle.
+
+    Raises VerificationError PIR.MISSING when the chip keeps the result of a profile that it holds, not one of `known`.
+    """
+    listed = {profile.iccid for profile in chip.profiles()} - set(known) - {None}
+    for entry in chip.notifications() if listed else ():
+        if NotificationEvent.INSTALL in entry.events and entry.iccid in listed:
+            detail = "it was installed in a session this station does not know: seat the unit where it was sent"
+            raise VerificationError("PIR.MISSING", detail, where=f"ICCID {entry.iccid}")
+
+
+def notify(chip: Chip, eid: Eid, es9_: Es9, outbox: Outbox) -> tuple[int, int]:
+    """Take over everything the chip keeps for its servers, and deliver it; returns how many (were delivered, wait).
+
+    What cannot be delivered now is no fault of the unit's: it stays kept. Raises what the chip raises, CustodyError.
+    """
+    outbox.owe(notices(chip, eid))
+    owed = len(outbox.owed_of(eid))
+    try:
+        deliver(chip, eid, es9_, outbox)
+    except ServiceError as error:
+        log.warning("rsp.not_delivered", eid=eid, error=error)
+    left = len(outbox.owed_of(eid))
+    return owed - left, left
 
 
 def deliver(chip: Chip, eid: Eid, es9_: Es9, outbox: Outbox) -> None:
@@ -313,10 +346,10 @@ class _Run:
         session = self._open()
         certificates = (self._word.euicc_certificate, *self._word.eum_chain)
         self._keep(replace(session, step=SessionStep.LOADING, iccid=self.iccid, certificates=certificates))
-        found = _load(self.chip, bound.bpp.segments, self._open(), self._key)
+        found = _load(self.chip, bound.bpp.segments, self._open(), self._key, self.lpa.progress)
         if found.notice is not None:
             self.lpa.custody.settle(self._open(), found.notice)
-        return found
+        return replace(found, size=len(bound.bpp.raw))
 
     def stop(self, error: IfppError) -> Verdict:
         """End the session for this reason: chip and server are told, as far as either can be reached now.
@@ -358,13 +391,18 @@ class _Run:
         return self.session
 
 
-def _load(chip: Chip, segments: tuple[bytes, ...], session: OpenSession, key: EuiccKey) -> Download:
+def _load(
+    chip: Chip, segments: tuple[bytes, ...], session: OpenSession, key: EuiccKey, progress: Progress | None
+) -> Download:
     """Send segment by segment until the chip answers with its result (SGP.22 2.5.5); never raises an IfppError."""
-    where = f"ICCID {session.iccid}"
+    where, total, done = f"ICCID {session.iccid}", sum(map(len, segments)), 0
     try:
         for segment in segments:
             if answer := chip.command(segment, loading=True):
                 return _outcome(es10.parse_pir(answer), session, key)
+            done += len(segment)
+            if progress is not None:
+                progress(done, total)
         fault: IfppError = VerificationError("PIR.MISSING", "the last segment brought no result", where=where)
     except (TransportError, CardError, VerificationError) as error:
         fault = error

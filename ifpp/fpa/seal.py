@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ifpp.errors import CardError
-from ifpp.fpa.chip import Chip, is_locked
+from ifpp.fpa.chip import Chip, has_services, is_locked
 from ifpp.model.chip import DeleteResult, LockResult, Permit
 from ifpp.model.ids import Eid
 from ifpp.wire.fpx import Es10fCodec
@@ -21,12 +21,13 @@ Authorise = Callable[[Eid, bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Proof that a chip is clean to ship, read from the chip after the fact."""
+    """Proof that a chip is clean to ship, read from the chip after the fact. `absent`: it has no factory services."""
 
     keys_deleted: int
     keys_remaining: int
     locked: bool
     lpa_answers: bool
+    absent: bool = False
 
 
 def permit(codec: Es10fCodec, eid: Eid, request: bytes, authorise: Authorise) -> Permit:
@@ -41,7 +42,7 @@ def delete_keys(chip: Chip, eid: Eid, permit: Permit | None = None) -> int:
     `permit`: for chips that obey the device maker alone (GENS13). Safe to repeat. Raises CardError EUICC.NOT_SEALED,
     EUICC.NOT_AUTHORISED.
     """
-    status = chip.status()
+    status = chip.services()
     return 0 if is_locked(status) or not status.otk_remaining else _delete(chip, eid, permit)
 
 
@@ -51,8 +52,8 @@ def lock(chip: Chip, eid: Eid, permit: Permit | None = None) -> int:
     With `permit` one command does both, with one MAC. Safe to repeat. Raises as `delete_keys`.
     """
     # way of a unit, step 7
-    status = chip.status()
-    if is_locked(status):
+    status = chip.services()
+    if is_locked(status) or not has_services(status):
         return 0
     before = status.otk_remaining
     if permit is not None:
@@ -65,8 +66,9 @@ def lock(chip: Chip, eid: Eid, permit: Permit | None = None) -> int:
 
 def prove(chip: Chip, deleted: int) -> Seal:
     """Read whether keys are gone, services locked, and the field's assistant answers; what is missing is not judged."""
-    status = chip.status()
-    return Seal(deleted, status.otk_remaining, is_locked(status), chip.answers_field_lpa())
+    status = chip.services()
+    answers = chip.answers_field_lpa()
+    return Seal(deleted, status.otk_remaining, is_locked(status), answers, absent=not has_services(status))
 
 
 def _lock(chip: Chip, eid: Eid, request: bytes) -> None:

@@ -12,8 +12,9 @@ from ifpp.model.ids import Eid, Iccid
 
 
 class FpaState(IntEnum):
-    """State of the FPA services (FPX/1, GetFpaStatus)."""
+    """State of the FPA services (FPX/1, GetFpaStatus); ABSENT is no answer of a chip: it does not know the function."""
 
+    ABSENT = -1
     LOCKED = 0
     OPEN = 1
     PREPARED = 2

@@ -101,13 +101,17 @@ class Defect(msgspec.Struct, omit_defaults=True, kw_only=True):
     phase: str
 
 
-class SealProof(msgspec.Struct, kw_only=True):
-    """What the chip showed after it was sealed: the proof behind `clean_to_ship` (SGP.41 GENS13, EUICCF03)."""
+class SealProof(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What the chip showed after it was sealed: the proof behind `clean_to_ship` (SGP.41 GENS13, EUICCF03).
+
+    `fpa_absent`: the chip has no factory services: there are no one-time keys, and nothing that could be locked.
+    """
 
     keys_deleted: int
     keys_remaining: int
     fpa_locked: bool
     lpa_answers: bool
+    fpa_absent: bool = False
 
 
 class Link(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -50,6 +50,16 @@ class Load(Step, frozen=True, tag="load"):
     profiles: tuple[_Text, ...] = ()
 
 
+class Download(Step, frozen=True, tag="download"):
+    """Fetch the claim's profiles over the network, with activation codes (SGP.22); `profiles` as of load."""
+
+    profiles: tuple[_Text, ...] = ()
+
+
+class Notify(Step, frozen=True, tag="notify"):
+    """Take over what the chip keeps for its SM-DP+ and deliver it, now or when they can be reached."""
+
+
 class Verify(Step, frozen=True, tag="verify"):
     """Judge each result and read each profile back, before the next is loaded on top of it."""
 
@@ -133,6 +143,8 @@ AnyStep = (
     Identify
     | Fit
     | Load
+    | Download
+    | Notify
     | Verify
     | DeleteKeys
     | Enable
@@ -162,8 +174,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     @property
     def profiles(self) -> tuple[str, ...]:
-        """The profile types it loads, in order; () = whatever the claim holds."""
-        return tuple(name for step in self.all(Load) for name in step.profiles)
+        """The profile types it loads or downloads, in order; () = whatever the claim holds."""
+        loads: tuple[Load | Download, ...] = (*self.all(Load), *self.all(Download))
+        return tuple(name for step in loads for name in step.profiles)
+
+    @property
+    def online(self) -> bool:
+        """Whether its profiles come over the network, with activation codes."""
+        return bool(self.all(Download))
 
     @property
     def ships(self) -> bool:
@@ -189,6 +207,8 @@ STEPS: dict[str, Row] = {
     "identify": Row("EID, versions, kind, TRE, free memory, keys", ("CONTACT.NO_ATR", "EUICC.NO_IFPP"), "re-seat"),
     "fit": Row("the profiles it is to hold", ("FIT.KIND", "RECIPE.PROFILES", "EIM.CERTIFICATE"), "no"),
     "load": Row("ICCID, commands, time, signed result", ("EUICC.LOAD_REFUSED", "EUICC.INTERRUPTED"), "same package"),
+    "download": Row("SM-DP+, ICCID, commands, round trips, time", ("RSP.UNREACHABLE", "RSP.USED_UP"), "same code"),
+    "notify": Row("how many were delivered, how many wait", (), "by the station, until taken"),
     "verify": Row("ICCID and AID in the chip's own list", ("PIR.READBACK",), "no"),
     "delete-keys": Row("keys deleted", ("EUICC.NOT_SEALED", "EUICC.NOT_AUTHORISED"), "re-seat"),
     "enable": Row("ICCID, what the chip answered", ("EUICC.POLICY", "EUICC.NOT_SWITCHED"), "re-seat"),
@@ -216,15 +236,17 @@ class Flaw:
 
 
 _BEGIN = (Identify, Fit, Load, Verify)
+_BEGIN_ONLINE = (Identify, Fit, Download)
 _FIELD = (Enable, Disable, Connect, Nickname, DefaultAddress, Eim)
-_AGAIN = (Enable, Disable, Connect, Nickname)  # all others come once
+_AGAIN = (Enable, Disable, Connect, Nickname, Notify)  # all others come once
 
 
 def flaws(recipe: Recipe) -> Iterator[Flaw]:
     """Yield what makes a recipe one that no chip can be taken through, in the order of its steps."""
-    for place, kind in enumerate(_BEGIN):
+    begin: tuple[type[Step], ...] = _BEGIN_ONLINE if recipe.online else _BEGIN
+    for place, kind in enumerate(begin):
         if place >= len(recipe.steps) or not isinstance(recipe.steps[place], kind):
-            wanted = ", ".join(str(each.__struct_config__.tag) for each in _BEGIN)
+            wanted = ", ".join(str(each.__struct_config__.tag) for each in begin)
             number = min(place, len(recipe.steps) - 1) if recipe.steps else None
             yield Flaw(number, "it begins otherwise", f"begin with {wanted}")
             return
@@ -232,7 +254,7 @@ def flaws(recipe: Recipe) -> Iterator[Flaw]:
         yield Flaw(2, "one profile type comes twice", "name each type once")
     done: list[Step] = []
     for number, step in enumerate(recipe.steps):
-        if number >= len(_BEGIN):
+        if number >= len(begin):
             yield from _misplaced(recipe, number, step, done)
         done.append(step)
 
@@ -247,10 +269,10 @@ def _misplaced(recipe: Recipe, number: int, step: Step, done: list[Step]) -> Ite
         yield Flaw(number, "it comes after clean-to-ship", "make clean-to-ship the last step")
     if before(ReadBack) and not isinstance(step, CleanToShip):
         yield Flaw(number, f"{step.name} comes after the final read-back", "read back after all that changes the chip")
-    if isinstance(step, (*_FIELD, Lock)) and not before(DeleteKeys):
-        yield Flaw(number, f"no chip takes {step.name} while one-time keys remain", "put delete-keys before it")
-    if isinstance(step, CleanToShip) and not (before(Lock) and before(ReadBack)):
-        yield Flaw(number, "it was not locked and read back before", "put lock and read-back before it")
+    if recipe.online:
+        yield from _online_flaws(number, step, read_back=before(ReadBack))
+    else:
+        yield from _factory_flaws(number, step, keys_gone=before(DeleteKeys), sealed=before(Lock) and before(ReadBack))
     if isinstance(step, Enable | Disable | Nickname):
         yield from _profile_flaws(recipe, number, step)
     enabled = _enabled(recipe, done)
@@ -262,12 +284,28 @@ def _misplaced(recipe: Recipe, number: int, step: Step, done: list[Step]) -> Ite
         yield Flaw(number, f"the nickname has more than {_MAX_NICKNAME} bytes", "shorten it")
 
 
+def _online_flaws(number: int, step: Step, *, read_back: bool) -> Iterator[Flaw]:
+    if isinstance(step, Load | Verify):
+        yield Flaw(number, f"{step.name} does not go with download", "make it a recipe of its own")
+    if isinstance(step, CleanToShip) and not read_back:
+        yield Flaw(number, "it was not read back before", "put read-back before it")
+
+
+def _factory_flaws(number: int, step: Step, *, keys_gone: bool, sealed: bool) -> Iterator[Flaw]:
+    if isinstance(step, Notify):
+        yield Flaw(number, "nothing of what is loaded offline is told to an SM-DP+", "remove it")
+    if isinstance(step, (*_FIELD, Lock)) and not keys_gone:
+        yield Flaw(number, f"no chip takes {step.name} while one-time keys remain", "put delete-keys before it")
+    if isinstance(step, CleanToShip) and not sealed:
+        yield Flaw(number, "it was not locked and read back before", "put lock and read-back before it")
+
+
 def _profile_flaws(recipe: Recipe, number: int, step: Enable | Disable | Nickname) -> Iterator[Flaw]:
     loaded = recipe.profiles
     if step.profile and step.profile not in loaded:
         known = ", ".join(loaded) or "none by name"
         what = f"{step.profile!r} is not loaded by this recipe ({known})"
-        yield Flaw(number, what, "name it in load: profiles = [...]")
+        yield Flaw(number, what, f"name it in {'download' if recipe.online else 'load'}: profiles = [...]")
     if not step.profile and len(loaded) > 1:
         yield Flaw(number, "it does not say which of the profiles", f'write profile = "{loaded[0]}"')
 
@@ -308,8 +346,8 @@ class Promised:
 class Promise:
     """What a chip is once a recipe has ended: profiles by type ("" = each that has no name of its own).
 
-    `address`, `eim` None: nothing is said of them. `keys_gone`, `locked`: as its steps say. `others`: it may hold
-    other profiles.
+    `address`, `eim` None: nothing is said of them. `keys_gone`, `locked`: as its steps say, and of every chip that
+    downloads: it has no factory services, or has closed them. `others`: it may hold other profiles.
     """
 
     profiles: dict[str, Promised]
@@ -333,8 +371,8 @@ def promise(recipe: Recipe) -> Promise:
         profiles={name: Promised(name == enabled, nicknames.get(name)) for name in recipe.profiles or ("",)},
         address=addresses[0].address if addresses else None,
         eim=eims[0] if eims else None,
-        keys_gone=bool(recipe.all(DeleteKeys)),
-        locked=bool(recipe.all(Lock)),
+        keys_gone=bool(recipe.all(DeleteKeys)) or recipe.online,
+        locked=bool(recipe.all(Lock)) or (recipe.online and recipe.ships),
         others=any(step.others == "allow" for step in reads),
     )
 

@@ -59,6 +59,7 @@ _STATION = {
     "window": "nobody looks in",
     "cache.file": "the plant's cache is not opened",
     "cache.eids": "the chips are simulated ones",
+    "rsp.tls_ca": "nothing is downloaded from the plant's SM-DP+",
     "life.contact_streak": "nobody is there to release a head",
     "life.fail_streak": "nobody is there to release a head",
     "life.worn_stops": "nobody is there to release a head",

@@ -125,6 +125,7 @@ def _state(document: Document, profiles: tuple[ProfileInfo, ...]) -> ChipState:
         keys_remaining=services.get("keys_remaining", 0),
         locked=services.get("state") == _LOCKED,
         lpa_answers=bool(document["assistant_answers"]),
+        absent=document["factory_services"] is None,
     )
     known = document["eims"]
     address = (document["addresses"] or {}).get("default_dp")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ifpp.errors import IfppError, SettingsError
-from ifpp.fpa.chip import Chip
+from ifpp.fpa.chip import Chip, has_services
 from ifpp.hw.owner import Owner
 from ifpp.hw.pcsc import reader_names, use_socket
 from ifpp.hw.port import CardPort, make_port
@@ -150,7 +150,7 @@ def _summary(port: CardPort) -> str:
     chip = Chip(port)
     try:
         chip.open()
-        identity = chip.identify(chip.eid())
+        identity = chip.identify(chip.eid(), factory=False)
     finally:
         chip.close()
     status = identity.status
@@ -177,7 +177,7 @@ def _probe(port: CardPort, place: Place, wait_s: float) -> str:
 def _contents(chip: Chip, eid: Eid) -> None:
     """Read and print all a technician may want to know of a chip."""
     _say(f"  EID {eid}")
-    identity = chip.identify(eid)
+    identity = chip.identify(eid, factory=False)
     info2, status = identity.info2, identity.status
     _say(
         f"  SGP.22 version {version_text(info2.svn)}, firmware {version_text(info2.firmware)}, "
@@ -185,7 +185,7 @@ def _contents(chip: Chip, eid: Eid) -> None:
     )
     _say(f"  trusts CI keys {', '.join(key.hex() for key in info2.ci_pkids_verification) or 'none'}")
     _say(f"  factory services {number_name(FpaState, status.state)}, {status.otk_remaining} one-time keys left")
-    for key in chip.keys().keys:
+    for key in chip.keys().keys if has_services(status) else ():
         _say(f"    key {key.otk_id.hex()} {number_name(OtkState, key.state)}")
     for profile in chip.profiles():
         state = "enabled" if profile.state else "disabled"

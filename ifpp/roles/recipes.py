@@ -55,4 +55,4 @@ def _promised(promised: Promise) -> Iterator[str]:
     if promised.keys_gone:
         yield "no one-time key"
     if promised.locked:
-        yield "factory services locked, LPA or IPA answering"
+        yield "factory services locked, or none, LPA or IPA answering"

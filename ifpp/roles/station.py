@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ifpp.errors import SettingsError
+from ifpp.fpa.es9 import Es9Client
 from ifpp.hw.pcsc import use_socket
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import Clock, SystemClock
@@ -18,11 +19,13 @@ from ifpp.roles.runtime import beside, load_trust, run_until_stopped, say_ready
 from ifpp.settings import People, Site, Station, load_people, load_site, load_station
 from ifpp.station.agent import Agent
 from ifpp.station.cache import Cache
+from ifpp.station.downloads import Downloads
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.journal import Journal
 from ifpp.station.permits import Permits
+from ifpp.station.rsp_book import RspBook
 from ifpp.trust.keyring import KeyProvider, Purpose
-from ifpp.trust.tls import Renewed, client_context
+from ifpp.trust.tls import Renewed, client_context, outward_context
 
 # A head's thread needs the interpreter for microseconds after every answer of its chip. Python would let another thread
 # compute for 5 ms before that, which is as long as a whole command.
@@ -42,6 +45,7 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
     keys = open_keys(station.keys, station_file)
     permits = _permits(station, keys, station_file)
     recipes = load_recipes(beside(site_file, site.recipes)) if site.recipes else RecipeBook()
+    outward = outward_context(beside(station_file, station.rsp.tls_ca) if station.rsp.tls_ca else None)
     journal = Journal.open(beside(station_file, station.journal), station.id, clock)
 
     cache = _cache(station, station_file, clock)
@@ -63,6 +67,13 @@ def run(site_file: Path, station_file: Path, at_edge: AtEdge = pass_by) -> None:
             eids=beside(station_file, station.cache.eids) if station.cache.eids else None,
             window=window,
             permits=permits,
+            downloads=Downloads(
+                Es9Client(outward, timeout_s=station.rsp.timeout_s),
+                RspBook(journal, clock),
+                trust,
+                clock,
+                station.rsp.attempts,
+            ),
             recipes=recipes,
         )
 

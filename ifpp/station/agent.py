@@ -36,6 +36,7 @@ from ifpp.station.alarm_watch import ALARM, AlarmWatch
 from ifpp.station.board import Ahead, Board
 from ifpp.station.cache import Cache
 from ifpp.station.commands import NAMES, Commands
+from ifpp.station.downloads import Downloads
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.floor import Floor
 from ifpp.station.gate import Gate
@@ -85,11 +86,12 @@ class Agent:
         eids: Path | None = None,
         window: tuple[Path, People | None] | None = None,
         permits: Permits | None = None,
+        downloads: Downloads | None = None,
         recipes: RecipeBook | None = None,
     ) -> None:
         """`tls`: what the station shows to store and broker. `window`: where screens look in, and who may act there.
 
-        `permits`, `recipes`: see `Floor`.
+        `permits`, `downloads`, `recipes`: see `Floor`.
         """
         self._station = station
         self._journal = journal
@@ -127,6 +129,7 @@ class Agent:
             handed=self._hands.record,
         )
         self._shown_on = {f"{self._topics.base}/{at}": at for at in FOR_SCREENS if window}
+        self._downloads = downloads
         self._stopping = asyncio.Event()
         self._alarms = AlarmWatch(
             station.id,
@@ -157,6 +160,7 @@ class Agent:
             permits=permits,
             route=self._route,
             serials=serials,
+            downloads=downloads,
             recipes=recipes or RecipeBook(),
         )
         self._heads = [Head(head_id, make_port(head.port, head.lamp), floor) for head_id, head in station.heads.items()]
@@ -234,6 +238,7 @@ class Agent:
             if self._prefetch is not None:
                 tasks.create_task(self._prefetch.run(self._jobs, self._stopping), name="prefetch")
                 tasks.create_task(self._prefetch.recall_job(self._jobs, self._stopping), name="last job")
+            online = tasks.create_task(self._downloads.run(), name="online") if self._downloads else None
             heads = [tasks.create_task(head.run(), name=f"head {head.head_id}") for head in self._heads]
             ready()
             await stop.wait()
@@ -242,6 +247,8 @@ class Agent:
             if not await self._pump.drained(_DRAIN_S):
                 log.warning("events remain in the outbox and will be sent after the next start")
             quiet.set()
+            if online is not None:
+                online.cancel()
             self._pump.wake()
             await self._watch.look()
             await self._publish_state()

@@ -45,7 +45,7 @@ class Attempt:
 
     `removals`: by package, how its profile left the chip, or why that is not known; `stock`: not to be sealed.
     `lease_id`: the claim that holds its packages; another one than the attempt where they were claimed ahead. `notes`:
-    how far it has come in its recipe.
+    how far it has come in its recipe. `untied`: activation codes that its chip cannot have been tied to.
     """
 
     attempt_id: str
@@ -70,9 +70,14 @@ class Attempt:
     route: RouteNote | None = None
     notes: Notes | None = None
     aborted: bool = False
+    untied: set[str] = field(default_factory=set)
 
-    def conclude(self, package: ClaimedPackage, verdict: Verdict) -> None:
-        """Note what became of a package; a later word on the same package takes the place of the earlier."""
+    def conclude(self, package: ClaimedPackage, verdict: Verdict, *, tied: bool = True) -> None:
+        """Note what became of a package; a later word on the same package takes the place of the earlier.
+
+        `tied`: see `ProfileResult`.
+        """
+        self.untied = self.untied - {package.package_id} if tied else self.untied | {package.package_id}
         self.loads = [load for load in self.loads if load[0].package_id != package.package_id]
         self.loads.append((package, verdict))
 
@@ -83,10 +88,16 @@ class Attempt:
 
     @property
     def told_by_chip(self) -> list[int]:
-        """Sequence numbers of what the chip keeps for its servers, and what is stored here with this attempt."""
-        removals = (removal for _, removal in self.removals.values() if isinstance(removal, Removal))
+        """Sequence numbers of what the chip keeps for its servers, and what is stored here with this attempt.
+
+        What concerns an activation code is told to its SM-DP+ first (step notify).
+        """
+        removals = (
+            removal for one, removal in self.removals.values() if isinstance(removal, Removal) and one.kind == "package"
+        )
         notices = [removal.notice.seq_number for removal in removals if removal.notice is not None]
-        return notices + [verdict.pir.seq_number for _, verdict in self.loads if verdict.pir is not None]
+        results = (verdict.pir for one, verdict in self.loads if one.kind == "package")
+        return notices + [pir.seq_number for pir in results if pir is not None]
 
     @property
     def finished_before(self) -> bool:
@@ -206,7 +217,10 @@ class Attempt:
             cycle_ms=cycle_ms,
             load_ms=load_ms,
             handling_ms=max(0, cycle_ms - load_ms),
-            profiles=[_profile(package, verdict, self._lease_id) for package, verdict in self.loads],
+            profiles=[
+                _profile(package, verdict, self._lease_id, tied=package.package_id not in self.untied)
+                for package, verdict in self.loads
+            ],
             removed=[_removed(package, removal) for package, removal in self.removals.values()],
             rework_id=self.rework_id,
             defects=[] if self.fault is None else [self._defect(self.fault)],
@@ -256,7 +270,7 @@ def settled(attempt_id: str, package: ClaimedPackage, verdict: Verdict) -> Settl
     )
 
 
-def _profile(package: ClaimedPackage, verdict: Verdict, lease_id: str) -> ProfileResult:
+def _profile(package: ClaimedPackage, verdict: Verdict, lease_id: str, *, tied: bool) -> ProfileResult:
     installed = verdict.state is PackageState.INSTALLED
     return ProfileResult(
         package_id=package.package_id,
@@ -275,4 +289,5 @@ def _profile(package: ClaimedPackage, verdict: Verdict, lease_id: str) -> Profil
         pir_b64="" if verdict.pir is None else base64.b64encode(verdict.pir.raw).decode(),
         error="" if verdict.fault is None else f"{verdict.fault.code}: {verdict.fault.detail}",
         lease_id=lease_id,
+        tied=tied,
     )

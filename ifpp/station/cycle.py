@@ -5,64 +5,51 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+
+import msgspec
 
 from ifpp import metrics as series
 from ifpp.errors import (
     CardError,
     CustodyError,
     IfppError,
-    Retry,
-    ServiceError,
+    SettingsError,
     SupplyError,
     TransportError,
     VerificationError,
 )
-from ifpp.fpa.chip import Chip, Identity, is_locked
-from ifpp.fpa.fit import Wanted, preflight
+from ifpp.fpa.chip import Chip, Identity, has_services, is_locked
+from ifpp.fpa.fit import Wanted, preflight, preflight_online
 from ifpp.fpa.load import Order, Verdict, load, prepare, read_back, require_listed
 from ifpp.fpa.remove import remove
+from ifpp.fpa.rsp import Download as Downloaded
 from ifpp.fpa.settle import settle
 from ifpp.fpa.steps import Steps, permit_requests, told
 from ifpp.hw.owner import Owner
 from ifpp.log import get_logger
 from ifpp.model.chip import Permit, firmware_name, version_bytes
-from ifpp.model.clock import pause
 from ifpp.model.ids import Eid, Iccid
-from ifpp.model.messages import Claim, ClaimedPackage, ClaimRequest, Job, SealProof
-from ifpp.model.recipe import CleanToShip, Fit, Identify, Load, Lock, Recipe, Verify
+from ifpp.model.messages import Claim, ClaimedPackage, SealProof
+from ifpp.model.recipe import CleanToShip, Download, Fit, Identify, Load, Lock, Notify, Recipe, Verify
 from ifpp.model.states import PackageState, Phase
 from ifpp.station.attempt import Attempt, settled, under_way
 from ifpp.station.board import CODE_NO_HOST, CODE_REGULAR_WORK
+from ifpp.station.claims import Claims, Enter, Supply
+from ifpp.station.downloads import HeadDownloads, is_code, was_sent
 from ifpp.station.edges import Edge
 from ifpp.station.floor import Floor
+from ifpp.station.history import fates
 from ifpp.station.links import Links
 from ifpp.station.notes import Notes
 from ifpp.station.ready import check, in_order
 from ifpp.station.records import SentPackage
 from ifpp.trust.chain import EuiccKey
-from ifpp.wire.bpp import parse_bpp
-from ifpp.wire.fpx import parse_prepare_download
 
 log = get_logger("station.cycle")
 Permitted = Mapping[str, asyncio.Task[Permit]]
 """The permits that were asked for, by the name of the step that needs them."""
-
-
-class Enter(Protocol):
-    """Shows on the board where a head is."""
-
-    def __call__(self, phase: Phase, code: int, *, reason: str = "") -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """What the store holds for one chip: the claim, and each package that may have to be sent, ready to send."""
-
-    claim: Claim
-    orders: dict[str, Order]
 
 
 class Cycle:
@@ -74,6 +61,7 @@ class Cycle:
         self._owner = owner
         self._floor = floor
         self._enter = enter
+        self._claims = Claims(head_id, floor, enter)
         self._links = Links(chip, floor.journal, floor.settings.heads[head_id])
 
     async def run(self, attempt: Attempt) -> None:
@@ -97,7 +85,7 @@ class Cycle:
         if self._floor.route is not None:
             await self._floor.route.check(attempt, self._floor, self._without_answer)
         with notes.step(Identify().name) as evidence:
-            identity, supply = await self._identify(attempt)
+            identity, supply = await self._identify(attempt, recipe)
             evidence.update(told(identity))
         self._step(attempt, Phase.CLAIMED)
         emptied = supply.claim.remove and not _kept(supply.claim)
@@ -110,23 +98,23 @@ class Cycle:
         except IfppError:
             sent = {package.package_id for package, _ in attempt.loads}
             if any(package.package_id not in sent for package in supply.claim.packages):
-                await self._release(attempt)
+                await self._claims.release(attempt)
             raise
         finally:
             await _forget(permits.values())
 
-    async def _identify(self, attempt: Attempt) -> tuple[Identity, Supply]:
+    async def _identify(self, attempt: Attempt, recipe: Recipe) -> tuple[Identity, Supply]:
         """Read the chip; store and journal answer meanwhile."""
         eid = Eid(attempt.eid)
-        claimed = asyncio.create_task(self._supply(attempt), name=f"claim {self._head_id}")
+        claimed = asyncio.create_task(self._claims.supply(attempt), name=f"claim {self._head_id}")
         try:
             attempt.number, identity, block_size = await asyncio.gather(
                 asyncio.wrap_future(self._floor.journal.next_attempt(eid)),
-                self._owner.call(self._chip.identify, eid),
+                self._owner.call(partial(self._chip.identify, eid, factory=not recipe.online)),
                 self._links.recall(eid),
             )
         except BaseException:
-            await self._give_back(attempt, claimed)
+            await self._claims.give_back(attempt, claimed)
             raise
         self._links.begin(block_size)
         attempt.link, attempt.firmware = self._links.told(), firmware_name(eid, identity.info2)
@@ -139,11 +127,15 @@ class Cycle:
         assert attempt.notes is not None  # noqa: S101 - set before anything is claimed
         self._step(attempt, Phase.SEALING)
         for step in recipe.steps:
-            if isinstance(step, Identify | Fit | Load | Verify):
+            if isinstance(step, Identify | Fit | Load | Download | Verify):
                 continue  # done before, package by package: nothing is loaded on top of a doubt
             with attempt.notes.step(step.name) as evidence:
                 if isinstance(step, CleanToShip):
                     attempt.seal = _proof(steps)
+                    continue
+                if isinstance(step, Notify):
+                    delivered, left = await self._owner.call(self._downloads().notify, Eid(attempt.eid))
+                    evidence.update(delivered=str(delivered), waiting=str(left))
                     continue
                 permit = await permits[step.name] if step.name in permits else None
                 try:
@@ -160,7 +152,7 @@ class Cycle:
     def _ask_permits(self, recipe: Recipe, identity: Identity) -> Permitted:
         """Ask for the permits of key deletion and lock while the package is loaded; a locked chip needs none."""
         permits = self._floor.permits
-        if permits is None or is_locked(identity.status):
+        if permits is None or is_locked(identity.status) or not has_services(identity.status):
             return {}
         codec = self._chip.codec
         return {
@@ -173,85 +165,6 @@ class Cycle:
         self._chip.open()
         return self._chip.eid()
 
-    # ---- what the store holds ---------------------------------------------------------------------
-
-    async def _supply(self, attempt: Attempt) -> Supply:
-        """Claim the chip's packages and fetch them."""
-        claim = await self._claim(attempt)
-        try:
-            if attempt.sn and claim.sn and attempt.sn != claim.sn:
-                detail = f"the label says {attempt.sn}, the traveller of its chip {claim.sn}"
-                raise SupplyError("UNIT.TRAVELLER", detail, where=f"EID {attempt.eid}")
-            attempt.sn, attempt.lease_id = attempt.sn or claim.sn, claim.attempt_id
-            if claim.eid != attempt.eid:
-                raise CardError("EID.MISMATCH", f"the claim is for EID {claim.eid}", where=f"EID {attempt.eid}")
-            orders = {
-                package.package_id: await self._order(Eid(claim.eid), package)
-                for package in [*claim.unresolved, *claim.packages]
-            }
-            for package in claim.packages:
-                _check_product(attempt.job, package, orders[package.package_id])
-        except IfppError:
-            await self._release(attempt)
-            raise
-        return Supply(claim, orders)
-
-    async def _give_back(self, attempt: Attempt, claimed: asyncio.Task[Supply]) -> None:
-        """The chip turned out to be unfit while its packages were claimed: a release ends a claim it overtakes, too."""
-        claimed.cancel()
-        await asyncio.wait([claimed])
-        if claimed.cancelled() or claimed.exception() is None:
-            await self._release(attempt)
-
-    async def _claim(self, attempt: Attempt) -> Claim:
-        """Claim this chip's packages; while the store is away the unit waits, and the board says so."""
-        floor, job = self._floor, attempt.job
-        request = ClaimRequest(
-            attempt_id=attempt.attempt_id,
-            eid=attempt.eid,
-            sku=job.product.part_number,
-            region=job.region,
-            station_id=floor.settings.id,
-            head_id=self._head_id,
-            lease_s=round(floor.settings.deadlines.lease_s),
-            customer=job.customer,
-            job_order_id=job.job_order_id,
-            sn=attempt.sn,
-        )
-        while True:
-            try:
-                with floor.metrics.timed(series.CLAIM_SECONDS, example=attempt.attempt_id):
-                    claim = await floor.store.claim(request)
-            except ServiceError as error:
-                if error.fault.retry is not Retry.LATER or floor.stopping.is_set():
-                    raise
-                self._enter(Phase.IDENTIFIED, CODE_NO_HOST, reason=error.code)
-                await pause(floor.clock, floor.settings.deadlines.reconnect_s, floor.stopping)
-                continue
-            self._enter(Phase.CLAIMED, CODE_REGULAR_WORK)
-            return claim
-
-    async def _order(self, eid: Eid, package: ClaimedPackage) -> Order:
-        raw = await self._floor.store.package(package.bpp_sha256)
-        return Order(
-            package_id=package.package_id,
-            eid=eid,
-            iccid=Iccid(package.iccid),
-            transaction_id=bytes.fromhex(package.transaction_id),
-            smdp_oid=package.smdp_oid,
-            prepare=parse_prepare_download(base64.b64decode(package.prepare_download_b64)),
-            bpp=parse_bpp(raw),
-            profile_type=package.profile_type,
-        )
-
-    async def _release(self, attempt: Attempt) -> None:
-        """Give back what was claimed and never sent; a store that is away lets the lease run out instead."""
-        try:
-            lease_id = attempt.lease_id or attempt.attempt_id
-            await self._floor.store.release(attempt.eid, lease_id, self._floor.settings.id)
-        except (ServiceError, SupplyError, CustodyError) as error:
-            log.warning("release", head=self._head_id, attempt=attempt.attempt_id, code=error.code)
-
     # ---- what the chip gets -----------------------------------------------------------------------
 
     async def _install(self, attempt: Attempt, recipe: Recipe, identity: Identity, supply: Supply) -> Steps:
@@ -259,21 +172,21 @@ class Cycle:
         floor, claim = self._floor, supply.claim
         assert attempt.notes is not None  # noqa: S101
         with attempt.notes.step(Fit().name) as evidence:
-            chain = [base64.b64decode(cert) for cert in claim.eum_chain_b64]
-            euicc = base64.b64decode(claim.euicc_certificate_b64)
-            key = floor.trust.euicc(euicc, chain, identity.eid, floor.clock.now())
-            if is_locked(identity.status) and claim.packages:
+            key = self._key_of(claim, identity.eid)
+            if is_locked(identity.status) and not all(map(is_code, claim.packages)):
                 raise CardError("EUICC.FPA_LOCKED", "the factory services are locked", where=f"EID {identity.eid}")
             eim = check(recipe, identity, claim, self._chip.port, floor.clock.now())
             if not claim.remove and not claim.unresolved:
                 self._preflight(identity, supply, claim.packages)
             evidence["profiles"] = ", ".join(package.profile_type for package in _kept(claim))
+        if recipe.online:
+            await self._owner.call(self._downloads().take_over, identity.eid, claim)
         for package in claim.remove:
             await self._remove(attempt, package, key)
         if claim.remove:  # there is more room now
-            identity = await self._owner.call(self._chip.identify, identity.eid)
+            identity = await self._owner.call(partial(self._chip.identify, identity.eid, factory=not recipe.online))
         for package in claim.unresolved:
-            await self._resolve(attempt, identity, package, supply, key)
+            await self._take_up(attempt, identity, package, supply, key)
         if claim.installed:
             listed = {Iccid(done.iccid) for done in claim.installed}
             with attempt.notes.step(Verify().name) as evidence:
@@ -282,11 +195,36 @@ class Cycle:
         if claim.remove or claim.unresolved:
             self._preflight(identity, supply, claim.packages)
         for package in in_order(recipe, claim.packages):
-            await self._load(attempt, package, supply.orders[package.package_id], key)
-        profiles = {Iccid(package.iccid): package.profile_type for package in _kept(claim)}
+            await self._bring(attempt, package, supply, key)
+        there = {package.package_id: package for package in (*_kept(claim), *(load[0] for load in attempt.loads))}
+        profiles = {Iccid(package.iccid): package.profile_type for package in there.values()}
         return Steps(self._chip, identity.eid, recipe, profiles, eim)
 
-    async def _remove(self, attempt: Attempt, package: ClaimedPackage, key: EuiccKey) -> None:
+    async def _take_up(
+        self, attempt: Attempt, identity: Identity, package: ClaimedPackage, supply: Supply, key: EuiccKey | None
+    ) -> None:
+        """Settle what an earlier attempt left open; then, where allowed, go on with it."""
+        if is_code(package):
+            await self._download(attempt, package, supply)
+        else:
+            await self._resolve(attempt, identity, package, supply, _known(key, identity.eid))
+
+    async def _bring(self, attempt: Attempt, package: ClaimedPackage, supply: Supply, key: EuiccKey | None) -> None:
+        if is_code(package):
+            await self._download(attempt, package, supply)
+        else:
+            order = supply.orders[package.package_id]
+            await self._load(attempt, package, order, _known(key, order.eid))
+
+    def _key_of(self, claim: Claim, eid: Eid) -> EuiccKey | None:
+        """The key the chip signs with; None of one that nobody delivered data of, as those that download may be."""
+        if not claim.euicc_certificate_b64:
+            return None
+        chain = [base64.b64decode(cert) for cert in claim.eum_chain_b64]
+        euicc = base64.b64decode(claim.euicc_certificate_b64)
+        return self._floor.trust.euicc(euicc, chain, eid, self._floor.clock.now())
+
+    async def _remove(self, attempt: Attempt, package: ClaimedPackage, key: EuiccKey | None) -> None:
         """Rework: the intent, then the chip, then its word. Nothing on a chip is taken back, so nothing is asked twice.
 
         Wherever this process dies, the chip is read again and says itself what is gone.
@@ -318,7 +256,9 @@ class Cycle:
             profile_version=version_bytes(recipe.profile_version),
             denied=supply.claim.denied,
         )
-        preflight(identity, [supply.orders[package.package_id] for package in packages], wanted)
+        orders = [supply.orders[package.package_id] for package in packages if not is_code(package)]
+        preflight(identity, orders, wanted)
+        preflight_online(identity, [package.profile_type for package in packages if is_code(package)], wanted)
 
     async def _resolve(
         self, attempt: Attempt, identity: Identity, package: ClaimedPackage, supply: Supply, key: EuiccKey
@@ -341,7 +281,7 @@ class Cycle:
     async def _load(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> None:
         """Way of a unit, steps 5 and 6: from the intent to the read-back."""
         assert attempt.notes is not None  # noqa: S101
-        noted: asyncio.Task[None] | None = None
+        noted: asyncio.Task[bool] | None = None
         self._step(attempt, Phase.LOADING)
         try:
             with attempt.notes.step(Load().name) as evidence:
@@ -355,18 +295,76 @@ class Cycle:
                 if verdict.fault is not None:
                     raise verdict.fault
             with attempt.notes.step(Verify().name) as evidence:
-                await self._verify(attempt, package, order, verdict)
+                await self._verify(attempt, package, order.iccid, verdict)
                 evidence["iccid"] = str(order.iccid)
         finally:
             if noted is not None:
                 await noted
 
-    async def _verify(self, attempt: Attempt, package: ClaimedPackage, order: Order, verdict: Verdict) -> None:
+    async def _download(self, attempt: Attempt, package: ClaimedPackage, supply: Supply) -> None:
+        """As `_load`, with an activation code; one that an earlier attempt began with is taken up where that ended."""
+        assert attempt.notes is not None  # noqa: S101
+        eid, line = Eid(attempt.eid), self._downloads()
+        self._step(attempt, Phase.LOADING)
+        with attempt.notes.step(Download().name) as evidence:
+            found = await self._fetch(attempt, package, supply, line)
+            verdict, iccid = found.verdict, found.iccid
+            evidence.update(address=package.smdp_oid, iccid=str(iccid or ""), round_trips=str(line.es9.round_trips))
+            evidence.update(apdus=str(verdict.apdus), load_ms=str(verdict.load_ms))
+            got = msgspec.structs.replace(package, iccid=str(iccid or package.iccid), bytes=found.size)
+            attempt.conclude(got, verdict, tied=found.tied)
+            self._floor.at_edge(Edge.ANSWERED)
+            self._measure(attempt, verdict)
+            self._step(attempt, Phase.VERIFYING)
+            stored = await self._note(attempt, got, verdict)
+            if verdict.fault is None and iccid is not None:
+                await self._verify(attempt, got, iccid, verdict)
+            if stored and verdict.spent:
+                await self._owner.call(line.taken, eid, package.package_id)
+            if verdict.fault is not None:
+                raise verdict.fault
+
+    async def _fetch(
+        self, attempt: Attempt, package: ClaimedPackage, supply: Supply, line: HeadDownloads
+    ) -> Downloaded:
+        """Write the intent before the SM-DP+ hears of the code; from then on every ending is a verdict."""
+        told = attempt.loads
+        try:
+            if was_sent(package) and package.package_id not in await fates(self._floor.journal, attempt.eid):
+                known = {Iccid(done.iccid) for done in supply.claim.installed}
+                await self._owner.call(line.require_accounted, known)
+            await self._intend(attempt, package)
+        except (TransportError, VerificationError) as error:  # another station began it, and has to say
+            return _open_still(package, error)
+        except CustodyError as error:
+            if error.code == "JOURNAL.WRITE":
+                attempt.loads = told  # nothing was written and nothing was sent
+                raise
+            return _not_begun(package, error)
+        except IfppError as error:
+            return _not_begun(package, error)
+        try:
+            found = await self._owner.call(line.fetch, supply.codes[package.package_id])
+        except TransportError as error:  # the head hangs
+            found = _open_still(package, error)
+        self._links.prepared()
+        self._links.loaded(found.verdict.fault)
+        attempt.link = self._links.told()
+        return found
+
+    def _downloads(self) -> HeadDownloads:
+        """This head's way to SM-DP+; raises SettingsError when the station has none."""
+        downloads = self._floor.downloads
+        if downloads is None:
+            raise SettingsError("SETTINGS.MISSING", "this station has no way to an SM-DP+", where="[rsp]")
+        return downloads.of(self._chip, partial(self._floor.board.move, self._head_id))
+
+    async def _verify(self, attempt: Attempt, package: ClaimedPackage, iccid: Iccid, verdict: Verdict) -> None:
         """Hold the chip's result against its own list."""
         if verdict.pir is None:
             return
         try:
-            await self._owner.call(read_back, self._chip, order, verdict.pir)
+            await self._owner.call(read_back, self._chip, iccid, verdict.pir)
         except VerificationError as error:
             attempt.conclude(package, replace(verdict, state=PackageState.UNKNOWN, fault=error))
             raise
@@ -410,7 +408,7 @@ class Cycle:
         """
         floor = self._floor
         floor.at_edge(Edge.INTENDING)
-        attempt.conclude(package, under_way(package.iccid))
+        attempt.conclude(package, under_way(package.iccid or package.package_id))
         sent = SentPackage(
             attempt_id=attempt.attempt_id,
             package_id=package.package_id,
@@ -427,17 +425,22 @@ class Cycle:
             await floor.store.sent(attempt.eid, package.package_id, attempt.lease_id, floor.settings.id)
         floor.at_edge(Edge.SENT)
 
-    async def _note(self, attempt: Attempt, package: ClaimedPackage, verdict: Verdict) -> None:
-        """Write the chip's word. A journal that cannot be written now says SENT still, which costs one more reading of
-        the chip should this process die before the unit is closed.
+    async def _note(self, attempt: Attempt, package: ClaimedPackage, verdict: Verdict) -> bool:
+        """Write the chip's word; returns whether it is written.
+
+        A journal that cannot be written now says SENT still, which costs one more reading of the chip should this
+        process die before the unit is closed.
         """
         floor = self._floor
+        stored = True
         try:
             written = floor.journal.settled(settled(attempt.attempt_id, package, verdict), self._will(attempt))
             await asyncio.wrap_future(written)
         except CustodyError as error:
             log.warning("result not noted", head=self._head_id, eid=attempt.eid, code=error.code, detail=error.detail)
+            stored = False
         floor.at_edge(Edge.SETTLED)
+        return stored
 
     def _will(self, attempt: Attempt) -> bytes:
         floor = self._floor
@@ -466,6 +469,7 @@ def _proof(steps: Steps) -> SealProof:
         keys_remaining=seal.keys_remaining,
         fpa_locked=seal.locked,
         lpa_answers=seal.lpa_answers,
+        fpa_absent=seal.absent,
     )
 
 
@@ -475,16 +479,20 @@ async def _forget(tasks: Iterable[asyncio.Task[Permit]]) -> None:
         await asyncio.wait([task])
 
 
-def _check_product(job: Job, package: ClaimedPackage, order: Order) -> None:
-    """Job and package must speak of the same product before anything is sent to the chip.
+def _open_still(package: ClaimedPackage, fault: IfppError) -> Downloaded:
+    """Nobody knows yet what the chip has made of it."""
+    verdict = Verdict(PackageState.UNKNOWN, spent=False, fault=fault, pir=None)
+    return Downloaded(package.package_id, verdict, tied=True)
 
-    Raises SupplyError BPP.OTHER_PRODUCT: it stops this unit on this head and nothing else.
-    """
-    if (package.sku, package.region) != (job.product.part_number, job.region):
-        detail = (
-            f"the job says {job.product.part_number} in {job.region}, the package {package.sku} in {package.region}"
-        )
-        raise SupplyError("BPP.OTHER_PRODUCT", detail, where=f"ICCID {package.iccid}")
-    if order.bpp.metadata.iccid != order.iccid:
-        detail = f"its own metadata say ICCID {order.bpp.metadata.iccid}"
-        raise SupplyError("BPP.OTHER_PRODUCT", detail, where=f"ICCID {order.iccid}")
+
+def _not_begun(package: ClaimedPackage, fault: IfppError) -> Downloaded:
+    """Neither chip nor SM-DP+ has heard of the code."""
+    verdict = Verdict(PackageState.FAILED, spent=False, fault=fault, pir=None)
+    return Downloaded(package.package_id, verdict)
+
+
+def _known(key: EuiccKey | None, eid: Eid) -> EuiccKey:
+    """Only a chip whose data were delivered has packages of its own."""
+    if key is None:
+        raise SupplyError("EID.UNKNOWN", "the store has a package and no certificate for it", where=f"EID {eid}")
+    return key

@@ -10,6 +10,7 @@ from ifpp.model.clock import Clock
 from ifpp.recipes import RecipeBook
 from ifpp.settings import Station
 from ifpp.station.board import Board
+from ifpp.station.downloads import Downloads
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.gate import Gate
 from ifpp.station.jobs import Jobs
@@ -27,7 +28,8 @@ class Floor:
     """The station around a head. `at_edge` is called at every named instant of a unit's way (see `Edge`).
 
     `permits`: where chips that obey the device maker alone get his word from; None: nobody is asked. `route`: the way
-    to the plant's MES; None: there is none, nobody is asked and what was used up is not told. `recipes`: those job
+    to the plant's MES; None: there is none, nobody is asked and what was used up is not told. `downloads`: the way to
+    SM-DP+; None: nothing is downloaded. `recipes`: those job
     orders choose from.
     """
 
@@ -46,4 +48,5 @@ class Floor:
     permits: Permits | None = None
     route: Route | None = None
     serials: Serials = FixtureSerials()  # noqa: RUF009 - without a state
+    downloads: Downloads | None = None
     recipes: RecipeBook = RecipeBook()  # noqa: RUF009 - never changes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ifpp.model.clock import parse_utc, uuid7
 from ifpp.model.mes import Material
-from ifpp.model.messages import UnitResultEvent
+from ifpp.model.messages import ProfileResult, UnitResultEvent
 from ifpp.model.states import PackageState
 from ifpp.station.records import Events
 
@@ -15,12 +15,17 @@ from ifpp.station.records import Events
 def used_up(result: UnitResultEvent, *, socket_id: str = "", remaining: int | None = None) -> Events:
     """Return the `S/evt/material` events of one result; `remaining` insertions are left to the socket."""
     told = [
-        _of(result, "BPP", ref=one.bpp_sha256, profile_type=one.profile_type, used=installed, spoiled=not installed)
+        _of(result, *_what(one), profile_type=one.profile_type, used=installed, spoiled=not installed)
         for one in result.profiles
         if (installed := one.package_state == PackageState.INSTALLED) or _spoiled(one.package_state, one.key_consumed)
     ]
-    socket = _of(result, "SOCKET", ref=socket_id or f"{result.node_id}/{result.head_id}", remaining=remaining)
+    socket = _of(result, "SOCKET", socket_id or f"{result.node_id}/{result.head_id}", remaining=remaining)
     return [("material", one) for one in (*told, socket)]
+
+
+def _what(one: ProfileResult) -> tuple[str, str]:
+    """A package goes by the SHA-256 of its bytes, an activation code by its number in the books."""
+    return ("BPP", one.bpp_sha256) if one.bpp_sha256 else ("CODE", one.package_id)
 
 
 def _spoiled(state: str, key_consumed: bool) -> bool:
@@ -30,8 +35,8 @@ def _spoiled(state: str, key_consumed: bool) -> bool:
 def _of(
     result: UnitResultEvent,
     kind: str,
-    *,
     ref: str,
+    *,
     profile_type: str = "",
     used: bool = True,
     spoiled: bool = False,

@@ -14,6 +14,7 @@ from ifpp.hw.port import CardPort
 from ifpp.model.chip import EimData
 from ifpp.model.messages import Claim, ClaimedPackage
 from ifpp.model.recipe import Connect, Eim, Fit, Recipe, refers
+from ifpp.station.downloads import is_code
 from ifpp.trust.eim import check_eim
 
 
@@ -24,6 +25,7 @@ def check(recipe: Recipe, identity: Identity, claim: Claim, port: CardPort, at: 
     """
     for fit in recipe.all(Fit):
         check_kind(identity, fit)
+    _check_source(recipe, [*claim.unresolved, *claim.packages], identity)
     if recipe.all(Connect) and not isinstance(port, NetworkPort):
         raise CardError("CONNECT.NO_MODEM", "this head has no modem", where=port.url)
     _check_profiles(recipe, [*claim.installed, *claim.unresolved, *claim.packages], identity)
@@ -32,6 +34,15 @@ def check(recipe: Recipe, identity: Identity, claim: Claim, port: CardPort, at: 
             raise CardError("FIT.KIND", "an eIM is for chips of the kind iot", where=f"EID {identity.eid}")
         return eim_data(step, check_eim(step, at))
     return None
+
+
+def _check_source(recipe: Recipe, packages: Sequence[ClaimedPackage], identity: Identity) -> None:
+    """A recipe either loads packages or downloads with activation codes, and the store has the one or the other."""
+    other = [package for package in packages if is_code(package) is not recipe.online]
+    if other:
+        there, wanted = ("packages", "downloads") if recipe.online else ("activation codes", "loads packages")
+        detail = f"the store has {there} for it, the recipe {recipe.name} {wanted}"
+        raise SupplyError("RECIPE.PROFILES", detail, where=f"EID {identity.eid}")
 
 
 def _check_profiles(recipe: Recipe, packages: Sequence[ClaimedPackage], identity: Identity) -> None:

@@ -171,10 +171,11 @@ def _check_seal(seal: SealProof, *, clean_to_ship: bool) -> None:
     for name in ("keys_deleted", "keys_remaining"):
         if not 0 <= getattr(seal, name) <= _MAX_INT:
             raise ValueError(f"{name} is out of range")
-    if clean_to_ship and (seal.keys_remaining or not seal.fpa_locked or not seal.lpa_answers):
+    closed = seal.fpa_locked or seal.fpa_absent
+    if clean_to_ship and (seal.keys_remaining or not closed or not seal.lpa_answers):
         facts = (
             f"{seal.keys_remaining} one-time keys remain",
-            f"factory services {'locked' if seal.fpa_locked else 'open'}",
+            f"factory services {'closed' if closed else 'open'}",
             f"field LPA {'answers' if seal.lpa_answers else 'silent'}",
         )
         raise CustodyError("CUSTODY.NOT_SEALED", f"called clean to ship, but: {', '.join(facts)}")

@@ -153,6 +153,6 @@ def loaded(port: CardPort, case: Case) -> Verdict:
     prepare(talker, case.order)
     verdict = load(talker, case.order, case.key)
     if verdict.pir is not None:
-        read_back(talker, case.order, verdict.pir)
+        read_back(talker, case.order.iccid, verdict.pir)
     talker.close()
     return verdict

@@ -66,7 +66,7 @@ def test_a_package_is_loaded_read_back_and_sealed(name: str, short_folder: Path,
         verdict = loaded(chip, case)
         assert (verdict.state, verdict.fault) == (PackageState.INSTALLED, None)
         assert verdict.pir is not None
-        read_back(chip, case.order, verdict.pir)
+        read_back(chip, case.order.iccid, verdict.pir)
         assert seal(chip, case.order.eid).locked
         chip.close()
     assert len(card.nvm.profiles) == 1

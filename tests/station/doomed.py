@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from ifpp.fpa.es9 import Es9Client
 from ifpp.hw.tcp import TcpPort
 from ifpp.metrics import Metrics, Role
 from ifpp.model.clock import SystemClock
@@ -23,6 +24,7 @@ from ifpp.recipes import RecipeBook
 from ifpp.settings import Head as HeadSettings
 from ifpp.settings import Life, Station
 from ifpp.station.board import Board
+from ifpp.station.downloads import Downloads
 from ifpp.station.edges import Edge
 from ifpp.station.floor import Floor
 from ifpp.station.gate import Gate
@@ -31,9 +33,11 @@ from ifpp.station.jobs import Jobs
 from ifpp.station.journal import Journal
 from ifpp.station.life import Lives
 from ifpp.station.recovery import recover
+from ifpp.station.rsp_book import RspBook
 from ifpp.station.supplier import Supplier
 from ifpp.store.client import StoreClient
 from ifpp.trust.chain import TrustStore
+from ifpp.trust.tls import outward_context
 from tests.station.shop import BPP_TAG, JOB
 
 
@@ -71,21 +75,31 @@ def die() -> None:
 
 
 def start(
-    journal: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe] = ()
+    journal: Path,
+    port: int,
+    store_url: str,
+    ci: bytes,
+    doom: Doom,
+    recipes: Sequence[Recipe] = (),
+    tls_ca: Path | None = None,
 ) -> ForkServerProcess:
-    """Start a station `st01` with the head h01 over a slot; it works until it dies."""
+    """Start a station `st01` with the head h01 over a slot; it works until it dies. `tls_ca`: of SM-DP+."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_main, args=(journal, port, store_url, ci, doom, recipes), daemon=True)
+    process = context.Process(target=_main, args=(journal, port, store_url, ci, doom, recipes, tls_ca), daemon=True)
     process.start()
     return process
 
 
-def _main(journal: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe]) -> None:
-    asyncio.run(_work(journal, port, store_url, ci, doom, recipes))
+def _main(
+    journal: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe], tls_ca: Path | None
+) -> None:
+    asyncio.run(_work(journal, port, store_url, ci, doom, recipes, tls_ca))
 
 
-async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe]) -> None:
+async def _work(
+    path: Path, port: int, store_url: str, ci: bytes, doom: Doom, recipes: Sequence[Recipe], tls_ca: Path | None
+) -> None:
     clock = SystemClock()
     journal = Journal.open(path, "st01", clock)
     await recover(journal, "st01", ["h01"], clock)
@@ -100,12 +114,15 @@ async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom, re
             die()
 
     async with StoreClient(store_url, timeout_s=5) as store:
+        trust = TrustStore([ci])
+        client = None if tls_ca is None else Es9Client(outward_context(tls_ca))
+        downloads = None if client is None else Downloads(client, RspBook(journal, clock), trust, clock)
         floor = Floor(
             settings=Station(id="st01", heads={"h01": HeadSettings(port="")}),
             clock=clock,
             journal=journal,
             store=Supplier(store, None, journal, Gate(), clock, margin_s=60),
-            trust=TrustStore([ci]),
+            trust=trust,
             jobs=jobs,
             board=Board("st01", journal.boot_id, clock),
             gate=Gate(),
@@ -113,6 +130,7 @@ async def _work(path: Path, port: int, store_url: str, ci: bytes, doom: Doom, re
             metrics=Metrics(Role.STATION, line="L1", station="st01"),
             stopping=asyncio.Event(),
             at_edge=at_edge,
+            downloads=downloads,
             recipes=RecipeBook(recipes),
         )
         await Head("h01", DoomedPort(f"tcp://127.0.0.1:{port}", doom.apdu), floor).run()

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ifpp.errors import TransportError
+from ifpp.fpa.es9 import Es9Client
 from ifpp.hw.port import CardPort, make_port
 from ifpp.line.intake import import_file
 from ifpp.metrics import Metrics, Role
@@ -30,6 +31,7 @@ from ifpp.sim.world import JobPlan, WorldSummary, build_world
 from ifpp.station.board import Board
 from ifpp.station.cache import Cache
 from ifpp.station.commands import Commands
+from ifpp.station.downloads import Downloads
 from ifpp.station.edges import AtEdge, pass_by
 from ifpp.station.floor import Floor
 from ifpp.station.gate import Gate
@@ -40,12 +42,14 @@ from ifpp.station.life import Lives
 from ifpp.station.lock import Lock
 from ifpp.station.permits import Permits
 from ifpp.station.recovery import recover
+from ifpp.station.rsp_book import RspBook
 from ifpp.station.supplier import Supplier
 from ifpp.station.watch import Watch
 from ifpp.store.client import StoreClient
 from ifpp.store.factory import Factory
 from ifpp.store.records import ReceivedEvent, UnitRecord
 from ifpp.trust.chain import TrustStore
+from ifpp.trust.tls import outward_context
 from tests.clock import FakeClock
 from tests.memory_port import MemoryPort
 from tests.storefront.conftest import serving
@@ -152,7 +156,10 @@ class Socket(MemoryPort):
 
 
 class Shop:
-    """One station `st01` with heads h01, h02 ... over sockets; `start` as often as processes of it are to live."""
+    """One station `st01` with heads h01, h02 ... over sockets; `start` as often as processes of it are to live.
+
+    `tls_ca`: who issued the certificates of the SM-DP+ it may download from; None: it downloads nothing.
+    """
 
     def __init__(self, folder: Path, world: WorldSummary, factory: Factory, store_url: str, clock: FakeClock) -> None:
         self.path = folder / "journal.db"
@@ -165,6 +172,7 @@ class Shop:
         self.taken = 0
         self.permits: Permits | None = None
         self.recipes = RecipeBook()
+        self.tls_ca: Path | None = None
 
     @asynccontextmanager
     async def start(
@@ -248,6 +256,16 @@ class Run:
         self.supplier = Supplier(
             self.store, cache, journal, self.gate, shop.clock, margin_s=shop.settings.cache.margin_s
         )
+        self.downloads = (
+            None
+            if shop.tls_ca is None
+            else Downloads(
+                Es9Client(outward_context(shop.tls_ca), timeout_s=PATIENCE_S),
+                RspBook(journal, shop.clock),
+                shop.trust,
+                shop.clock,
+            )
+        )
         floor = Floor(
             settings=Station(
                 id="st01",
@@ -267,6 +285,7 @@ class Run:
             metrics=self.metrics,
             stopping=self.stopping,
             at_edge=at_edge,
+            downloads=self.downloads,
             recipes=shop.recipes,
         )
         made: list[CardPort] = list(self.sockets) or [make_port(url) for url in ports.values()]
@@ -284,7 +303,11 @@ class Run:
         lives = await asyncio.wrap_future(self.journal.lives())
         self.lives.restore(lives)
         self.lock.restore(lives)
-        async with self.store, asyncio.TaskGroup() as tasks:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.store)
+            if self.downloads is not None:
+                await stack.enter_async_context(self.downloads.client)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             for head in self._heads:
                 tasks.create_task(head.run(), name=head.head_id)
             try:

@@ -42,7 +42,7 @@ async def kill(shop: Shop, chip: Euicc, doom: Doom) -> None:
     server = SlotServer({"h01": slot})
     await server.start()
     ci, recipes = shop.world.ci.read_bytes(), list(shop.recipes)
-    process = start(shop.path, server.ports["h01"], shop.store_url, ci, doom, recipes)
+    process = start(shop.path, server.ports["h01"], shop.store_url, ci, doom, recipes, shop.tls_ca)
     slot.seat(chip)
     await asyncio.to_thread(process.join, PATIENCE_S)
     assert process.exitcode == -signal.SIGKILL

@@ -58,7 +58,7 @@ class Isdr:
         running = self._load
         if running is not None and running.channel == channel and data[0] not in (0xBF, 0xF9):
             return self._segment(running, data)
-        operation = _operation(data)
+        operation = _operation(data, factory=bool(self.chip.card.one_time_keys))
         if running is not None and running.channel == channel and not _known(operation):
             return self._segment(running, data)
         return self._function(channel, operation, data)
@@ -110,11 +110,14 @@ class Isdr:
         install.resolve_interruption(self.chip)
 
 
-def _operation(data: bytes) -> int:
-    """The function asked for: a two-byte request tag, or F9 with the tag of its operation; 0 when there is none."""
+def _operation(data: bytes, *, factory: bool) -> int:
+    """The function asked for: a two-byte request tag, or F9 with the tag of its operation; 0 when there is none.
+
+    `factory`: a chip that never had one-time keys has no factory services either, and does not know F9.
+    """
     if data[0] == 0xBF and len(data) > 1:
         return 0xBF00 | data[1]
-    if data[0] == 0xF9:
+    if data[0] == 0xF9 and factory:
         try:
             operations = parse(parse_one(data).value)
         except ValueError:
