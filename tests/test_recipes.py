@@ -32,6 +32,7 @@ from ifpp.recipes import RecipeBook, load_recipe, load_recipes
 
 SHIPPED = Path(__file__).parent.parent / "config" / "recipes"
 BEGIN = "".join(f'[[step]]\ndo = "{name}"\n' for name in ("identify", "fit", "load", "verify"))
+ONLINE = "".join(f'[[step]]\ndo = "{name}"\n' for name in ("identify", "fit", "download", "notify"))
 HEAD = 'name = "r"\nversion = "1"\n'
 
 
@@ -50,7 +51,7 @@ def steps(*names: str) -> str:
 
 def test_the_shipped_recipes_can_work_and_say_what_the_line_does_without_files() -> None:
     book = load_recipes(SHIPPED)
-    assert {recipe.name for recipe in book} >= {"ifpp-load", "ifpp-stock", "ifpp-enable", "iot-eim"}
+    assert {recipe.name for recipe in book} >= {"ifpp-load", "ifpp-stock", "ifpp-enable", "iot-eim", "rsp-factory"}
     assert book.of("ifpp-load", "1") == IFPP_LOAD
     assert book.of("ifpp-stock", "1") == IFPP_STOCK
 
@@ -96,6 +97,14 @@ def test_the_digest_covers_the_certificates_a_recipe_names(tmp_path: Path) -> No
         (BEGIN + steps("delete-keys", "lock", "read-back", "clean-to-ship", "enable"), 19, "make clean-to-ship the"),
         (BEGIN + steps("delete-keys", "enable") + 'profile = "x"\n', 13, "'x' is not loaded by this recipe"),
         (BEGIN + steps("delete-keys", "nickname") + f'text = "{"ä" * 40}"\n', 13, "more than 64 bytes"),
+        (steps("identify", "download"), 3, "begin with identify, fit, download"),
+        (steps("identify", "fit", "load", "download"), 5, "begin with identify, fit, download"),
+        (ONLINE + steps("verify"), 9, "verify does not go with download: make it a recipe of its own"),
+        (ONLINE + steps("load"), 9, "load does not go with download"),
+        (ONLINE + steps("download"), 9, "a second time"),
+        (ONLINE + steps("enable", "clean-to-ship"), 11, "put read-back before it"),
+        (ONLINE + steps("enable") + 'profile = "x"\n', 9, "name it in download: profiles"),
+        (BEGIN + steps("notify"), 11, "nothing of what is loaded offline is told to an SM-DP+"),
         (BEGIN + steps("polish"), 11, "Invalid value 'polish'"),
         (BEGIN + steps("delete-key"), 11, 'did you mean "delete-keys"?'),
         (BEGIN + steps("delete-keys", "connect") + "within = 5\n", 13, 'did you mean "within_s"?'),
