@@ -94,10 +94,17 @@ def sim_smdp_plus(
     profile_bytes: Annotated[int, typer.Option(min=2_000, max=500_000, help="Size of a profile.")] = 30_000,
     apdu_ms: Annotated[float, typer.Option(min=0, help="Time a chip takes for one command.")] = 5.0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens on this machine; 0: any free.")] = 0,
+    world: Annotated[
+        Path | None,
+        typer.Option(help="A world of a line: its SM-DP+ alone, where its codes say; no other option counts."),
+    ] = None,
 ) -> None:
     """Serve an SM-DP+ over HTTPS (SGP.22 ES9+), and chips that trust it, until told to stop."""
-    from ifpp.roles.simulation import smdp_plus
+    from ifpp.roles.simulation import smdp_plus, smdp_plus_of
     from ifpp.sim.smdp_world import OnlineWorld
 
-    world = OnlineWorld(folder, chips=chips, orders=orders, code=code, profile_bytes=profile_bytes, apdu_ms=apdu_ms)
-    smdp_plus(world, folder, port)
+    if world is not None:
+        smdp_plus_of(world, folder)
+        return
+    made = OnlineWorld(folder, chips=chips, orders=orders, code=code, profile_bytes=profile_bytes, apdu_ms=apdu_ms)
+    smdp_plus(made, folder, port)

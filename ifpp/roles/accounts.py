@@ -4,7 +4,8 @@ A unit is accounted for when (1) the robot binned it and a result of it is in th
 INSTALLED, and not removed, of exactly the profiles its chip holds, (3) a green lamp and a PASS in the books go
 together, (4) the books say clean to ship exactly when the chip is locked and has no one-time key, (5) none of its
 packages is left open, (6) each package a station spoke of is in a Profile Loading Report, and (7) where the books say
-clean to ship, the chip is what the recipe promised.
+clean to ship, the chip is what the recipe promised. Chips without factory services have nothing of (4), and
+`accounts_online` in place of (6).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from ifpp.model.recipe import IFPP_LOAD, Recipe
 from ifpp.model.states import PackageState
+from ifpp.roles import accounts_online
 from ifpp.roles.demo_recipe import told, untrue
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import UnitPlan, WorldSummary
@@ -53,6 +55,7 @@ class Figures:
     mes: dict[str, Any] | None = None
     mes_differs: list[str] = field(default_factory=list)
     recipes: dict[str, Any] = field(default_factory=dict)
+    rsp: dict[str, Any] | None = None
 
     @property
     def sound(self) -> bool:
@@ -72,8 +75,7 @@ class Figures:
             "unaccounted_reasons": self.unaccounted,
             "acked": self.acked,
             "clean_to_ship": self.clean_to_ship,
-            "apdus_per_unit": round(self.apdus_per_unit, 3),
-            "apdu_floor_per_unit": round(self.apdu_floor_per_unit, 3),
+            **({} if self.rsp else self._load_document()),
             "units_per_hour": round(self.units_per_hour, 1),
             "cpu_ms_per_unit": round(self.cpu_ms_per_unit, 2),
             "elapsed_s": round(self.elapsed_s, 3),
@@ -83,8 +85,23 @@ class Figures:
             "report_items_refused": self.report_refused,
             "reports": [_report_document(row) for row in self.reports],
             **self.recipes,
+            **({} if self.rsp is None else {"rsp": self.rsp}),
             **({} if self.mes is None else {"mes": {**self.mes, "differs": self.mes_differs}}),
         }
+
+    def _load_document(self) -> dict[str, float]:
+        return {
+            "apdus_per_unit": round(self.apdus_per_unit, 3),
+            "apdu_floor_per_unit": round(self.apdu_floor_per_unit, 3),
+        }
+
+    def _commands(self) -> str:
+        return (
+            f"commands       {self.apdus_per_unit:.1f} a load, at least {self.apdu_floor_per_unit:.1f} by the protocol"
+        )
+
+    def _reported(self) -> str:
+        return f"reported       {self.reported} results verified by the SM-DPf, {len(self.report_refused)} refused"
 
     def _recipe_lines(self) -> Iterable[str]:
         """The recipes for people."""
@@ -104,10 +121,10 @@ class Figures:
             f"passed         {self.passed}, clean to ship {self.clean_to_ship}",
             f"failed         {failed}",
             f"attempts       {self.attempts}, results acknowledged by the supervisor {self.acked}",
-            f"commands       {self.apdus_per_unit:.1f} a load, at least {self.apdu_floor_per_unit:.1f} by the protocol",
+            *([] if self.rsp else [self._commands()]),
             f"station CPU    {self.cpu_ms_per_unit:.1f} ms a unit",
             *self._recipe_lines(),
-            f"reported       {self.reported} results verified by the SM-DPf, {len(self.report_refused)} refused",
+            *(accounts_online.text(self.rsp) if self.rsp else [self._reported()]),
             *map(_report_text, self.reports),
             "packages       sku         region imported = available claimed sent installed failed unknown destroyed",
         ]
@@ -125,7 +142,8 @@ class Figures:
         if self.unaccounted:
             lines += [f"UNACCOUNTED    {reason}" for reason in self.unaccounted]
         else:
-            lines.append("every unit is accounted for: chip, robot, journal, ledger and report agree")
+            other = "SM-DP+" if self.rsp else "report"
+            lines.append(f"every unit is accounted for: chip, robot, journal, ledger and {other} agree")
         return "\n".join(lines)
 
 
@@ -137,27 +155,34 @@ def take_account(
     station_cpu_s: float,
     block_size: int,
     recipe: Recipe = IFPP_LOAD,
+    evidence: Path | None = None,
 ) -> Figures:
-    """Compare what the chips hold with what the factory says, after everything has stopped."""
+    """Compare what the chips hold with what the factory says, after everything has stopped.
+
+    `evidence`: what the SM-DP+ says that chips downloaded from.
+    """
     fleets = [json.loads((folder / f"fleet-{station}.json").read_bytes()) for station in stations]
     truth = {unit["eid"]: unit for fleet in fleets for unit in fleet["units"]}
     figures = Figures(units=len(world.units), elapsed_s=max(fleet["work_s"] for fleet in fleets))
+    journals = [folder / "stations" / f"{station}.journal.db" for station in stations]
     factory = Factory.open(f"sqlite:///{folder / 'factory.db'}")
     try:
         for plan in world.units:
             _account_unit(figures, plan, truth.get(plan.eid), factory.unit(plan.eid))
         _account_unreadable(figures, world.units, truth, factory)
         _account_recipe(figures, recipe, truth, factory)
+        if evidence is not None:
+            _account_downloads(figures, json.loads(evidence.read_bytes()), world, truth, factory, journals)
         figures.balance = factory.balance()
         figures.reports = factory.written_reports()
     finally:
         factory.close()
-    journals = [folder / "stations" / f"{station}.journal.db" for station in stations]
     figures.acked = sum(count_acknowledged(journal, "unit_result") for journal in journals)
     figures.units_per_hour = 3600 * figures.units / figures.elapsed_s
     figures.cpu_ms_per_unit = 1000 * station_cpu_s / figures.units
-    _count_apdus(figures, world, truth.values(), block_size)
-    _verify_reports(figures, folder, world)
+    if evidence is None:
+        _count_apdus(figures, world, truth.values(), block_size)
+        _verify_reports(figures, folder, world)
     return figures
 
 
@@ -192,13 +217,13 @@ def _differences(truth: dict[str, Any], record: UnitRecord, passed: bool) -> Ite
     if passed != (truth["lamp"] == "pass"):  # 3
         yield f"the lamp showed {truth['lamp']}, the books say {'PASS' if passed else 'no pass'}"
     clean = card["fpa_locked"] and not card["keys_left"]
-    if clean != (record.clean_to_ship_at is not None):  # 4
+    if card["keys"] and clean != (record.clean_to_ship_at is not None):  # 4
         yield f"the chip is {'sealed' if clean else 'not sealed'}, the books say the opposite"
     left = sorted(package.iccid for package in record.packages if package.state in _OPEN)
     if left:  # 5
         yield f"packages left open: {', '.join(left)}"
     silent = sorted(package.iccid for package in record.packages if package.words and not package.reports)
-    if silent:  # 6
+    if silent and card["keys"]:  # 6
         yield f"packages in no Profile Loading Report: {', '.join(silent)}"
 
 
@@ -228,6 +253,21 @@ def _account_recipe(figures: Figures, recipe: Recipe, truth: dict[str, dict[str,
     clean = {row.eid for row in runs if row.clean_to_ship}
     units = {eid: unit for eid in clean if (unit := factory.unit(eid)) is not None}
     figures.unaccounted += untrue(recipe, runs, units, {eid: truth[eid]["card"] for eid in truth})  # 7
+
+
+def _account_downloads(
+    figures: Figures,
+    evidence: dict[str, Any],
+    world: WorldSummary,
+    truth: dict[str, dict[str, Any]],
+    factory: Factory,
+    journals: list[Path],
+) -> None:
+    """Hold the SM-DP+'s word against books and chips."""
+    units = {plan.eid: unit for plan in world.units if (unit := factory.unit(plan.eid)) is not None}
+    chips = {eid: unit["card"] for eid, unit in truth.items()}
+    figures.unaccounted += accounts_online.judge(evidence, units, chips)
+    figures.rsp = accounts_online.figures(evidence, factory.runs.all(), journals)
 
 
 def _count_apdus(figures: Figures, world: WorldSummary, truth: Iterable[dict[str, Any]], block_size: int) -> None:

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifpp.bus.broker import BrokerKind
+from ifpp.bus.broker import BrokerKind, free_port
 from ifpp.errors import ServiceError, SettingsError
 from ifpp.model.recipe import IFPP_LOAD, Recipe
 from ifpp.recipes import load_recipe
@@ -176,7 +176,13 @@ class _Demo:
             await self._screen.close()
             await floor.close()
         figures = take_account(
-            self._folder, world, self._stations, station_cpu_s=cpu_s, block_size=255, recipe=self._recipe or IFPP_LOAD
+            self._folder,
+            world,
+            self._stations,
+            station_cpu_s=cpu_s,
+            block_size=255,
+            recipe=self._recipe or IFPP_LOAD,
+            evidence=floor.evidence_file if world.smdp_plus else None,
         )
         if options.mes:
             figures.mes, figures.mes_differs = demo_mes.compare(floor.mes_file, floor.database)
@@ -199,6 +205,7 @@ class _Demo:
                 template=self._template,
                 faults=self._options.faults,
                 make=make_of(recipe) if recipe else None,
+                smdp_plus=f"localhost:{free_port()}" if recipe and recipe.online else "",
             )
         except ValueError as error:
             raise SettingsError("COMMAND.INVALID", str(error), where="--template or --units") from error

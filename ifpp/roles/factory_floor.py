@@ -34,7 +34,7 @@ from ifpp.sim.world import WorldSummary
 from ifpp.trust.people import badge_hash, new_salt
 
 LINE = "L1"
-STORE, SUPERVISOR, MES = "store", "supervisor", "mes"
+STORE, SUPERVISOR, MES, SMDP_PLUS = "store", "supervisor", "mes", "smdp-plus"
 _SETTLE_S = 60.0
 _SOCKET_PATH = 108  # bytes of a Unix socket's path with its end, unix(7)
 
@@ -107,6 +107,9 @@ class FactoryFloor:
         self._write_site(world, free_port())
         await self._make_keys()
         await self._import(world)
+        if world.smdp_plus:
+            self.station_extra += f'\n[rsp]\ntls_ca = "{world.ci.with_suffix(".pem").resolve()}"\n'
+            await (await self.start_smdp_plus(world)).wait_ready()
         for station in self.stations:
             self.fleets[station] = await self.start_fleet(world, station)
         services = [await self.start(STORE), await self.start(SUPERVISOR)]
@@ -164,7 +167,8 @@ class FactoryFloor:
 
     async def _import(self, world: WorldSummary) -> None:
         deliveries = await self._encrypted(world) if self.encrypt_deliveries else world.deliveries
-        files = map(str, [world.esed, *deliveries, world.travellers, *(() if self.mes else world.job_orders)])
+        known = () if world.esed is None else (world.esed, world.travellers)  # a traveller names a chip of the books
+        files = map(str, [*known[:1], *deliveries, *known[1:], *(() if self.mes else world.job_orders)])
         child = await self.children.start_ifpp("import", "store", "import", *files, *self._config)
         if await child.process.wait():
             raise IntakeError("INTAKE.REJECTED", child.log.read_text(errors="replace").strip(), where="demo")
@@ -193,6 +197,11 @@ class FactoryFloor:
             if await child.process.wait():
                 raise child.death("the keys could not be made")
 
+    async def start_smdp_plus(self, world: WorldSummary) -> Child:
+        """Start the SM-DP+ the world's activation codes name; it is not ready yet."""
+        words = ["sim", "smdp-plus", str(self.evidence_file.parent), "--world", str(world.directory)]
+        return await self.children.start_ifpp(SMDP_PLUS, *words)
+
     async def start_mes(self, world: WorldSummary) -> Child:
         """Start the MES of the line; returns when it is connected."""
         words = ["sim", "mes", str(world.directory), "--broker", f"127.0.0.1:{self._broker_port}"]
@@ -200,6 +209,11 @@ class FactoryFloor:
         child = await self.children.start_ifpp(MES, *words)
         await child.wait_ready()
         return child
+
+    @property
+    def evidence_file(self) -> Path:
+        """Where the SM-DP+ writes at its end what it issued and what came back."""
+        return self.folder / SMDP_PLUS / "evidence.json"
 
     @property
     def mes_file(self) -> Path:
@@ -237,8 +251,11 @@ class FactoryFloor:
         return folder
 
     async def deliver_reports(self, world: WorldSummary, folder: Path) -> None:
-        """Let the SM-DPf take the reports and answer; without keys nothing is signed and nothing goes out."""
-        if self.keys.kind is KeysKind.NONE:
+        """Let the SM-DPf take the reports and answer; without keys nothing is signed and nothing goes out.
+
+        An SM-DP+ hears of its activation codes from the chips themselves.
+        """
+        if self.keys.kind is KeysKind.NONE or world.smdp_plus:
             return
         public = self._site_file.parent / "report.pub"
         child = await self.children.start_ifpp("keys", "keys", "public", "report.1", str(public), *self._config)
@@ -267,7 +284,7 @@ class FactoryFloor:
         return self.folder / "stations" / f"{station}.toml"
 
     def _write_site(self, world: WorldSummary, store_port: int) -> None:
-        trust, folder = self._site_file.parent / "trust", world.directory / "smdpf"
+        trust = self._site_file.parent / "trust"
         trust.mkdir(parents=True)
         shutil.copy(world.ci, trust / "ci.der")
         if self.recipe_file is not None:
@@ -290,10 +307,7 @@ database = "{self.database}"
 [trust]
 roots = "trust"
 
-[reports.smdp."{SmDpf.load(folder).oid}"]
-url = "http://127.0.0.1:{self._smdpf_port}/reports"
-key = "{(folder / PUBLIC_FILE).resolve()}"
-
+{"" if world.smdp_plus else self._reports_table(world.directory / "smdpf")}
 [supervisor]
 {self.supervisor_extra}
 {self.keys.table}
@@ -303,6 +317,12 @@ response_s = 1.0
 """,
             encoding="utf-8",
         )
+
+    def _reports_table(self, smdpf: Path) -> str:
+        return f"""[reports.smdp."{SmDpf.load(smdpf).oid}"]
+url = "http://127.0.0.1:{self._smdpf_port}/reports"
+key = "{(smdpf / PUBLIC_FILE).resolve()}"
+"""
 
     def _write_station(self, station: str, heads: dict[str, dict[str, str]]) -> None:
         path, journal = self.station_file(station), self.journal(station)

@@ -123,3 +123,33 @@ def smdp_plus(world: OnlineWorld, folder: Path, port: int) -> None:
             await world.stop()
 
     run_until_stopped(main)
+
+
+def smdp_plus_of(world: Path, folder: Path) -> None:
+    """Serve the SM-DP+ of a line's world until told to stop; raises SettingsError for what cannot be.
+
+    At the end `evidence.json` in `folder` has what was issued and what came back.
+    """
+    from ifpp.sim import smdp_file
+    from ifpp.sim.smdp_server import SmdpServer
+
+    try:
+        smdp, tls = smdp_file.load(world / "smdp-plus")
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SettingsError("COMMAND.INVALID", f"it has no SM-DP+ ({error})", where=str(world)) from error
+    server, number = SmdpServer(smdp, tls), int(smdp.address.rpartition(":")[2])
+
+    async def main(stop: asyncio.Event) -> None:
+        try:
+            address = await server.start(number)
+        except OSError as error:
+            raise SettingsError("COMMAND.INVALID", f"it cannot begin ({error})", where=smdp.address) from error
+        say_ready("smdp-plus", address=address)
+        try:
+            await stop.wait()
+        finally:
+            await server.stop()
+            smdp.write_evidence(folder / "evidence.json")
+
+    run_until_stopped(main)

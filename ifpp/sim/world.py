@@ -8,6 +8,9 @@
         jobs/units.traveller.jsonl        what the MES says each unit is to become
         cards/<eid>.card.json             private: what is inside each chip (see card_file)
         smdpf/                            private: SM-DPf key and orders (see SmDpf.load)
+        smdp-plus/                        private: of a world whose chips download, in place of esed and smdpf: keys
+                                          and orders of its SM-DP+ (see smdp_file); pki/ci.pem vouches for its TLS,
+                                          and delivery/<job>.codes.jsonl has the activation codes of each job order
         world.json                        {"seed", "units": [{"eid", "sn", "job", "station", "fault", "iccids"}, ...]}
 
 Who exists, what is planned to fail and every size come from the seed; keys never do. CI and EUM keys are forgotten.
@@ -24,19 +27,24 @@ from __future__ import annotations
 
 import json
 import random
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ifpp.sim import card_file, documents, pki
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ifpp.sim import card_file, documents, pki, smdp_file
 from ifpp.sim.documents import BoundPackage, Request, RequestItem
 from ifpp.sim.eum import FREE_NVM, Chip, Eum, Make
 from ifpp.sim.profiles import ProfileStock
+from ifpp.sim.smdp_plus import SmdpPlus
 from ifpp.sim.smdpf import Refusal, SmDpf
 from ifpp.sim.template import build_template
 from ifpp.sim.tlv import parse, parse_one
 
+FAULT_CLASSES_ONLINE = ("small_memory", "dead", "contact")
 FAULT_CLASSES = ("small_memory", "no_package", "dead", "contact", "tampered")
 _TEMPLATES_PER_TYPE = 4
 _TOO_LITTLE_NVM = 2_048
@@ -45,6 +53,8 @@ _FIRST_LOAD_APDU = 30
 _IMSI_PREFIX = "00101"
 _ICCID_PREFIX = "8988247"
 _SERIALS_PER_JOB = 1_000_000
+_SPARE_CODES = 2
+_EVERY_CONFIRMED = 4  # one activation code in so many asks for a confirmation code
 
 
 class JobPlan(NamedTuple):
@@ -84,15 +94,19 @@ class UnitPlan:
 
 @dataclass(frozen=True, slots=True)
 class WorldSummary:
-    """What build_world made: paths below `directory`, units in feeding order."""
+    """What build_world made: paths below `directory`, units in feeding order.
+
+    `esed` None: nobody delivers data of its chips. `smdp_plus`: the address they download from, "" = they do not.
+    """
 
     directory: Path
     ci: Path
-    esed: Path
+    esed: Path | None
     deliveries: tuple[Path, ...]
     job_orders: tuple[Path, ...]
     travellers: Path
     units: tuple[UnitPlan, ...]
+    smdp_plus: str = ""
 
     @property
     def packages(self) -> int:
@@ -110,6 +124,30 @@ class _Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class _Operator:
+    """Whose profiles they are: of each type in four sizes spread over `profile_kb`, or all like `template`."""
+
+    seed: int
+    profile_kb: tuple[int, int]
+    template: bytes | None
+    first_serial: int
+
+    def stock(self, index: int, profile_type: str) -> ProfileStock:
+        """Profiles of one type with numbers of their own."""
+        low, high = self.profile_kb
+        sizes = [1000 * low + 1000 * (high - low) * n // (_TEMPLATES_PER_TYPE - 1) for n in range(_TEMPLATES_PER_TYPE)]
+        made = [self.template] if self.template else [build_template(size, seed=self.seed) for size in sizes]
+        return ProfileStock(
+            profile_type,
+            made,
+            provider="IFPP Sim Mobile",
+            iccid_prefix=_ICCID_PREFIX,
+            imsi_prefix=_IMSI_PREFIX,
+            first_serial=self.first_serial + index * _SERIALS_PER_JOB,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Supplier:
     """Serves one job after another: EUM data and SM-DPf, and the options that are the same for all jobs."""
 
@@ -118,11 +156,9 @@ class _Supplier:
     eum: Eum
     smdpf: SmDpf
     rng: random.Random
-    profile_kb: tuple[int, int]
-    template: bytes | None
+    operator: _Operator
     ppk: bool | None
     profiles_per_unit: int
-    first_serial: int
 
     def serve(self, index: int, job: JobPlan, units: Sequence[_Unit]) -> tuple[Path, Path, list[UnitPlan]]:
         """Write delivery and job order of one job; return their paths and the plan of its units."""
@@ -130,7 +166,7 @@ class _Supplier:
         iccids: dict[str, list[str]] = {}
         delivery = self.directory / "delivery" / f"{job.job_order_id}.esbpp.jsonl"
         kinds = job.profile_types
-        stocks = {name: self._stock(index * len(kinds) + place, name) for place, name in enumerate(kinds)}
+        stocks = {name: self.operator.stock(index * len(kinds) + place, name) for place, name in enumerate(kinds)}
         documents.write_delivery(
             delivery,
             self._packages(request, stocks, units, iccids),
@@ -142,7 +178,7 @@ class _Supplier:
         )
         order = self.directory / "jobs" / f"{job.job_order_id}.job.json"
         documents.write_job_order(order, _job_document(job, len(units)))
-        return delivery, order, self._unit_plans(job, units, iccids)
+        return delivery, order, _unit_plans(self.seed, job, units, iccids)
 
     def _packages(
         self,
@@ -172,35 +208,36 @@ class _Supplier:
         info2 = {unit.chip.record.info2_type: self.eum.info2(unit.chip) for unit in units[:1]}
         return Request(f"request-{job.job_order_id}", job.job_order_id, self.eum.chain, info2, items)
 
-    def _stock(self, index: int, profile_type: str) -> ProfileStock:
-        low, high = self.profile_kb
-        sizes = [1000 * low + 1000 * (high - low) * n // (_TEMPLATES_PER_TYPE - 1) for n in range(_TEMPLATES_PER_TYPE)]
-        made = [self.template] if self.template else [build_template(size, seed=self.seed) for size in sizes]
-        return ProfileStock(
-            profile_type,
-            made,
-            provider="IFPP Sim Mobile",
-            iccid_prefix=_ICCID_PREFIX,
-            imsi_prefix=_IMSI_PREFIX,
-            first_serial=self.first_serial + index * _SERIALS_PER_JOB,
-        )
-
     def _tampered(self, package: BoundPackage) -> BoundPackage:
         return replace(package, bpp=tamper(package.bpp, self.rng.randrange))
 
-    def _unit_plans(self, job: JobPlan, units: Sequence[_Unit], iccids: Mapping[str, list[str]]) -> list[UnitPlan]:
-        stations = tuple(job.stations) or ("",)
-        return [
-            UnitPlan(
-                eid=unit.chip.record.eid,
-                sn=f"SN{self.seed % 10_000:04d}{unit.number:06d}",
-                job=job.job_order_id,
-                station=stations[place % len(stations)],
-                fault=unit.fault,
-                iccids=tuple(iccids.get(unit.chip.record.eid, ())),
-            )
-            for place, unit in enumerate(units)
-        ]
+
+@dataclass(frozen=True, slots=True)
+class _Online:
+    """As `_Supplier`, with activation codes of an SM-DP+; who gets which profile is known when it is downloaded."""
+
+    directory: Path
+    seed: int
+    smdp: SmdpPlus
+    operator: _Operator
+    profiles_per_unit: int
+
+    def serve(self, index: int, job: JobPlan, units: Sequence[_Unit]) -> tuple[Path, Path, list[UnitPlan]]:
+        """Write activation codes and job order of one job; return their paths and the plan of its units."""
+        kinds, codes = job.profile_types, []
+        each = max(self.profiles_per_unit, len(job.types)) // len(kinds)
+        for place, kind in enumerate(kinds):
+            stock = self.operator.stock(index * len(kinds) + place, kind)
+            for number in range(each * len(units) + _SPARE_CODES):
+                name = f"{job.job_order_id}-{place}-{number:06d}"
+                confirmation = f"{secrets.randbelow(10**8):08d}" if number % _EVERY_CONFIRMED == 0 else ""
+                self.smdp.release(name, stock.take(), code=confirmation)
+                codes.append(_code_item(self.smdp.address, name, confirmation, kind, job))
+        delivery = self.directory / "delivery" / f"{job.job_order_id}.codes.jsonl"
+        documents.write_codes(delivery, codes, delivery_id=f"codes-{job.job_order_id}")
+        order = self.directory / "jobs" / f"{job.job_order_id}.job.json"
+        documents.write_job_order(order, _job_document(job, len(units)))
+        return delivery, order, _unit_plans(self.seed, job, units, {})
 
 
 def build_world(
@@ -218,38 +255,50 @@ def build_world(
     fault_classes: Sequence[str] = FAULT_CLASSES,
     dm_master: bytes = b"",
     make: Make | None = None,
+    smdp_plus: str = "",
 ) -> WorldSummary:
     """Make a fresh world in `directory` (created; FileExistsError when it holds one already).
 
     Units are dealt to the jobs in turn. `profile_kb` is the range of profile sizes in 1000 bytes, each type comes in
     four sizes spread over it; `template` takes this SAIP package for every profile instead. `ppk` None takes
     session-key and random-key mode in turn. `dm_master`, `make`: see Eum. `faults` units, chosen by the seed, get
-    the `fault_classes` in turn.
+    the `fault_classes` in turn. `smdp_plus`: host:port that chips without one-time keys download from; then nobody
+    delivers data of chips or packages.
     Raises ValueError for numbers that do not fit together.
     """
     if not 0 <= faults <= units or not len(jobs) <= units or not jobs:
         raise ValueError(f"{units} units do not suffice for {len(jobs)} jobs and {faults} faults")
-    if not 1 <= profiles_per_unit <= otks_per_chip:
+    if smdp_plus:
+        otks_per_chip, fault_classes = 0, [one for one in fault_classes if one in FAULT_CLASSES_ONLINE]
+    elif not 1 <= profiles_per_unit <= otks_per_chip:
         raise ValueError(f"{profiles_per_unit} profiles a unit need as many one-time keys, not {otks_per_chip}")
     rng = random.Random(seed)  # noqa: S311 - plans, not secrets
     plan = _fault_plan(units, faults, fault_classes, rng)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
-    for name in ("pki", "esed", "delivery", "jobs", "cards", "smdpf"):
+    for name in ("pki", "delivery", "jobs", "cards", *(("smdp-plus",) if smdp_plus else ("esed", "smdpf"))):
         (directory / name).mkdir(mode=0o700)
     tree = pki.Pki.create()
     eum = Eum(tree, seed=seed, dm_master=dm_master, make=make)
-    smdpf = SmDpf(tree.dppb, tree.ci.der)
     last_apdu = _FIRST_LOAD_APDU + 2 * (len(template) // 1000 if template else profile_kb[0])
     made = [
         _Unit(number, _personalise(eum, fault, otks_per_chip, lambda: rng.randint(_FIRST_LOAD_APDU, last_apdu)), fault)
         for number, fault in enumerate(plan, start=1)
     ]
-    ci, esed = _write_chips(directory, seed, tree, eum, made)
-    serial = rng.randrange(90_000) * _SERIALS_PER_JOB
-    supplier = _Supplier(directory, seed, eum, smdpf, rng, profile_kb, template, ppk, profiles_per_unit, serial)
-    served = [supplier.serve(n, JobPlan(*job), made[n :: len(jobs)]) for n, job in enumerate(jobs)]
-    smdpf.save(directory / "smdpf")
+    ci = _write_chips(directory, tree, made)
+    operator = _Operator(seed, profile_kb, template, rng.randrange(90_000) * _SERIALS_PER_JOB)
+    shares = [(n, JobPlan(*job), made[n :: len(jobs)]) for n, job in enumerate(jobs)]
+    if smdp_plus:
+        esed = None
+        served = _serve_online(
+            _Online(directory, seed, _new_smdp(tree, smdp_plus), operator, profiles_per_unit), shares, tree
+        )
+    else:
+        esed = _write_esed(directory, seed, eum, made)
+        smdpf = SmDpf(tree.dppb, tree.ci.der)
+        supplier = _Supplier(directory, seed, eum, smdpf, rng, operator, ppk, profiles_per_unit)
+        served = [supplier.serve(*share) for share in shares]
+        smdpf.save(directory / "smdpf")
     plans = sorted((plan for _, _, part in served for plan in part), key=lambda plan: plan.sn)
     _write_plan(directory, seed, plans)
     travellers = _write_travellers(
@@ -257,7 +306,7 @@ def build_world(
     )
     deliveries = tuple(delivery for delivery, _, _ in served)
     orders = tuple(order for _, order, _ in served)
-    return WorldSummary(directory, ci, esed, deliveries, orders, travellers, tuple(plans))
+    return WorldSummary(directory, ci, esed, deliveries, orders, travellers, tuple(plans), smdp_plus)
 
 
 def tamper(bpp: bytes, choose: Callable[[int], int]) -> bytes:
@@ -289,12 +338,16 @@ def _personalise(eum: Eum, fault: str, keys: int, pull_at: Callable[[], int]) ->
     return eum.issue(keys=keys, free_nvm=free_nvm, reported_nvm=FREE_NVM, faults=hints)
 
 
-def _write_chips(directory: Path, seed: int, tree: pki.Pki, eum: Eum, units: Sequence[_Unit]) -> tuple[Path, Path]:
-    """Write root certificate, card files and eUICC data; return the paths of root and eUICC data."""
+def _write_chips(directory: Path, tree: pki.Pki, units: Sequence[_Unit]) -> Path:
+    """Write root certificate and card files; return the path of the root."""
     ci = directory / "pki" / "ci.der"
     ci.write_bytes(tree.ci.der)
     for unit in units:
         card_file.save(unit.chip.card, directory / "cards")
+    return ci
+
+
+def _write_esed(directory: Path, seed: int, eum: Eum, units: Sequence[_Unit]) -> Path:
     esed = directory / "esed" / f"batch-{seed}.esed.jsonl"
     first = units[0].chip
     documents.write_esed(
@@ -304,7 +357,50 @@ def _write_chips(directory: Path, seed: int, tree: pki.Pki, eum: Eum, units: Seq
         eum_chain=eum.chain,
         info2={first.record.info2_type: eum.info2(first)},
     )
-    return ci, esed
+    return esed
+
+
+def _new_smdp(tree: pki.Pki, address: str) -> SmdpPlus:
+    smdp = SmdpPlus.create(tree)
+    smdp.address = address
+    return smdp
+
+
+def _serve_online(
+    online: _Online, shares: Sequence[tuple[int, JobPlan, Sequence[_Unit]]], tree: pki.Pki
+) -> list[tuple[Path, Path, list[UnitPlan]]]:
+    """Serve every job, and keep the SM-DP+ with all its orders."""
+    served = [online.serve(*share) for share in shares]
+    host = online.smdp.address.partition(":")[0]
+    tls = pki.below(tree.ci, replace(pki.DPTLS, hosts=(host,)), pki.name_of("IFPP Sim SM-DP+", host))
+    (online.directory / "pki" / "ci.pem").write_bytes(tree.ci.certificate.public_bytes(Encoding.PEM))
+    smdp_file.save(online.smdp, tls, online.directory / "smdp-plus")
+    return served
+
+
+def _code_item(address: str, matching_id: str, confirmation: str, profile_type: str, job: JobPlan) -> dict[str, str]:
+    item = {
+        "activation_code": f"1${address}${matching_id}{'$$1' if confirmation else ''}",
+        "profile_type": profile_type,
+        "sku": job.sku,
+        "region": job.region,
+    }
+    return item | ({"confirmation_code": confirmation} if confirmation else {})
+
+
+def _unit_plans(seed: int, job: JobPlan, units: Sequence[_Unit], iccids: Mapping[str, list[str]]) -> list[UnitPlan]:
+    stations = tuple(job.stations) or ("",)
+    return [
+        UnitPlan(
+            eid=unit.chip.record.eid,
+            sn=f"SN{seed % 10_000:04d}{unit.number:06d}",
+            job=job.job_order_id,
+            station=stations[place % len(stations)],
+            fault=unit.fault,
+            iccids=tuple(iccids.get(unit.chip.record.eid, ())),
+        )
+        for place, unit in enumerate(units)
+    ]
 
 
 def _write_plan(directory: Path, seed: int, plans: Sequence[UnitPlan]) -> None:

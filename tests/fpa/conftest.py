@@ -51,6 +51,7 @@ def seal(chip: Chip, eid: Eid, permit: Permit | None = None) -> Seal:
 
 def cases(world: WorldSummary) -> list[Case]:
     trust = TrustStore([world.ci.read_bytes()])
+    assert world.esed is not None
     with world.esed.open("rb") as stream:
         header, records = read_esed(stream)
         certificates = {record.eid: record.euicc_certificate for record in records}

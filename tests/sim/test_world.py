@@ -93,6 +93,7 @@ def test_job_orders_and_plan_agree(tmp_path: Path) -> None:
 
 def test_euicc_data_prove_themselves_against_the_published_root(tmp_path: Path) -> None:
     world = small(tmp_path / "w")
+    assert world.esed is not None
     header, items = read_lines(world.esed, "ifpp.esed")
     chain = [base64.b64decode(text) for text in header["eum_chain"]]
     assert [item["eid"] for item in items] == [unit.eid for unit in world.units]
@@ -165,6 +166,7 @@ def test_private_things_are_private(tmp_path: Path) -> None:
     secret = [*(world.directory / "cards").iterdir(), *(world.directory / "smdpf").iterdir()]
     assert {entry.stat().st_mode & 0o777 for entry in secret} == {0o600}
     keys = [key for unit in world.units for key in chip_of(world, unit.eid).card.one_time_keys]
+    assert world.esed is not None
     public = [world.esed, *world.deliveries, *world.job_orders, world.directory / "world.json"]
     text = b"".join(path.read_bytes() for path in public)
     assert not any(key.private.hex().encode() in text or base64.b64encode(key.private) in text for key in keys)

@@ -339,7 +339,7 @@ async def open_shop(folder: Path, world: WorldSummary) -> AsyncIterator[Shop]:
     clock = FakeClock(datetime.now(UTC))
     factory = Factory.open(f"sqlite:///{folder / 'factory.db'}")
     trust = TrustStore([world.ci.read_bytes()])
-    for file in (world.esed, *world.deliveries):
+    for file in filter(None, (world.esed, *world.deliveries)):
         import_file(file, factory, trust, now=clock.now(), line="L1")
     async with serving(factory, clock) as url:
         yield Shop(folder, world, factory, url, clock)
