@@ -190,6 +190,14 @@ def close_left_open(chip: Chip, eid: Eid, lpa: Lpa) -> Download | None:
     return None
 
 
+def outcome_of(package_id: str, raw: bytes) -> Download:
+    """What a chip's result says that was verified and stored before; raises VerificationError PIR.MALFORMED."""
+    pir = es10.parse_pir(raw)
+    if pir.iccid is None:
+        raise VerificationError("PIR.MALFORMED", "a stored result without an ICCID", where=package_id)
+    return Download(package_id, _verdict(pir, pir.iccid), pir.iccid, tied=True)
+
+
 def tell_cancelled(session: OpenSession, es9_: Es9, custody: Custody) -> None:
     """Tell the SM-DP+ what the chip has signed; one that no longer knows the session needs no telling.
 
@@ -418,12 +426,15 @@ def _outcome(pir: InstallResult, session: OpenSession, key: EuiccKey) -> Downloa
     if iccid is None:
         raise VerificationError("PIR.MISMATCH", "a result for a package nobody offered", where=f"EID {session.eid}")
     check_install_result(pir, ExpectedResult(session.eid, iccid, session.transaction_id, session.smdp_oid), key)
+    notice = rsp.notice_of_result(pir.raw, session.eid)
+    return Download(session.package_id, _verdict(pir, iccid), iccid, tied=True, notice=notice)
+
+
+def _verdict(pir: InstallResult, iccid: Iccid) -> Verdict:
     if pir.success:
-        verdict = Verdict(PackageState.INSTALLED, spent=True, fault=None, pir=pir)
-    else:
-        spent = pir.reason not in TEMPORARY_REASONS
-        verdict = Verdict(PackageState.FAILED, spent=spent, fault=install_fault(pir, iccid), pir=pir)
-    return Download(session.package_id, verdict, iccid, tied=True, notice=rsp.notice_of_result(pir.raw, session.eid))
+        return Verdict(PackageState.INSTALLED, spent=True, fault=None, pir=pir)
+    spent = pir.reason not in TEMPORARY_REASONS
+    return Verdict(PackageState.FAILED, spent=spent, fault=install_fault(pir, iccid), pir=pir)
 
 
 def _unsettled(error: IfppError, session: OpenSession | None) -> Verdict:

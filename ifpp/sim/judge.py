@@ -56,6 +56,8 @@ def _profiles_not_booked(evidence: Evidence) -> Iterator[str]:
 def _keys_not_booked(evidence: Evidence) -> Iterator[str]:
     """Spent or deleted on the chip, and the books still count on it."""
     for unit, package in _pairs(evidence):
+        if not unit.keys:
+            continue  # activation codes need none
         gone = unit.keys.get(package.otk_id, "missing") not in ("available", "reserved")
         if gone and package.iccid not in unit.profiles and package.state not in _SENT and not package.spent:
             yield f"{_name(package)}: its key is {unit.keys.get(package.otk_id)}, the books say {package.state}"
@@ -81,7 +83,8 @@ def _spent_for_nothing(evidence: Evidence) -> Iterator[str]:
     """A sound package and a sound chip, and still the key went without a profile: a paid profile is gone."""
     for unit, package in _pairs(evidence):
         sound = unit.fault not in HOPELESS and package.iccid not in unit.profiles
-        if sound and unit.keys.get(package.otk_id) == "consumed":
+        spent = unit.keys.get(package.otk_id) == "consumed" if unit.keys else package.spent
+        if sound and spent:
             yield f"{_name(package)}: spent, and no profile came of it; the books say {package.state}"
 
 
@@ -238,10 +241,13 @@ def _journal_opposite(evidence: Evidence) -> Iterator[str]:
 
 def _green_lies(evidence: Evidence) -> Iterator[str]:
     booked: dict[str, list[str]] = {}
+    without = {unit.eid for unit in evidence.units if not unit.keys}
     for package in evidence.packages:
-        booked.setdefault(package.eid, []).append(package.iccid)
+        if package.eid not in without or package.state == "INSTALLED":  # a code that failed may be another chip's now
+            booked.setdefault(package.eid, []).append(package.iccid)
     for unit in evidence.units:
         sealed = unit.locked and not any(state in ("available", "reserved") for state in unit.keys.values())
+        sealed = sealed or unit.eid in without
         whole = unit.eid in booked and all(iccid in unit.profiles for iccid in booked[unit.eid])
         if unit.lamp == "pass" and not (sealed and whole):
             yield f"EID {unit.eid}: the lamp was green, the chip is {'sealed' if sealed else 'open'} and " + (

@@ -25,6 +25,7 @@ from ifpp.fpa.fit import Wanted, preflight, preflight_online
 from ifpp.fpa.load import Order, Verdict, load, prepare, read_back, require_listed
 from ifpp.fpa.remove import remove
 from ifpp.fpa.rsp import Download as Downloaded
+from ifpp.fpa.rsp import outcome_of
 from ifpp.fpa.settle import settle
 from ifpp.fpa.steps import Steps, permit_requests, told
 from ifpp.hw.owner import Owner
@@ -328,9 +329,12 @@ class Cycle:
         self, attempt: Attempt, package: ClaimedPackage, supply: Supply, line: HeadDownloads
     ) -> Downloaded:
         """Write the intent before the SM-DP+ hears of the code; from then on every ending is a verdict."""
-        told = attempt.loads
+        told, before = attempt.loads, await fates(self._floor.journal, attempt.eid)
+        state, spent = before.get(package.package_id, (PackageState.AVAILABLE, False))
+        if spent and state in (PackageState.INSTALLED, PackageState.FAILED):
+            return await self._told_before(attempt, package)
         try:
-            if was_sent(package) and package.package_id not in await fates(self._floor.journal, attempt.eid):
+            if was_sent(package) and package.package_id not in before:
                 known = {Iccid(done.iccid) for done in supply.claim.installed}
                 await self._owner.call(line.require_accounted, known)
             await self._intend(attempt, package)
@@ -350,7 +354,12 @@ class Cycle:
         self._links.prepared()
         self._links.loaded(found.verdict.fault)
         attempt.link = self._links.told()
-        return found
+        return replace(found, tied=found.tied or was_sent(package))
+
+    async def _told_before(self, attempt: Attempt, package: ClaimedPackage) -> Downloaded:
+        """The chip's own word, which this station has in its journal and the store has not heard of yet."""
+        raw = await asyncio.wrap_future(self._floor.journal.result(attempt.eid, package.package_id))
+        return outcome_of(package.package_id, raw or b"")
 
     def _downloads(self) -> HeadDownloads:
         """This head's way to SM-DP+; raises SettingsError when the station has none."""
@@ -488,7 +497,7 @@ def _open_still(package: ClaimedPackage, fault: IfppError) -> Downloaded:
 def _not_begun(package: ClaimedPackage, fault: IfppError) -> Downloaded:
     """Neither chip nor SM-DP+ has heard of the code."""
     verdict = Verdict(PackageState.FAILED, spent=False, fault=fault, pir=None)
-    return Downloaded(package.package_id, verdict)
+    return Downloaded(package.package_id, verdict, tied=was_sent(package))
 
 
 def _known(key: EuiccKey | None, eid: Eid) -> EuiccKey:

@@ -209,9 +209,10 @@ def _owed(row: Any) -> Owed:
 
 
 def count_owed(path: Path) -> int:
-    """Count the notifications in a closed journal that no server has taken; raises CustodyError JOURNAL.WRITE."""
+    """Count the notifications in a journal that its station still owes; raises CustodyError JOURNAL.WRITE."""
+    query = "SELECT count(*) FROM rsp_notice WHERE delivered_at IS NULL AND refused IS NULL"
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            return int(connection.execute("SELECT count(*) FROM rsp_notice WHERE delivered_at IS NULL").fetchone()[0])
+            return int(connection.execute(query).fetchone()[0])
     except sqlite3.Error as error:
         raise CustodyError("JOURNAL.WRITE", str(error), where=str(path)) from error

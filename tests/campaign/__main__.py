@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--heads", type=int, default=4, help="heads of each station")
     parser.add_argument("--apdu-ms", type=float, default=10.0, help="time a chip takes for one command")
     parser.add_argument("--faults", type=int, help="units made faulty (default one in ten)")
+    parser.add_argument("--recipe", default="", help="a recipe of config/recipes (default: load, verify, seal)")
     parser.add_argument("--minutes", type=float, default=15.0, help="at most so long")
     parser.add_argument("--json", type=Path, help="write the outcome here")
     parser.add_argument("--keep", type=Path, help="keep all files of the run in this new folder")
@@ -44,6 +45,7 @@ def main() -> int:
         apdu_ms=chosen.apdu_ms,
         faulty=units // 10 if chosen.faults is None else chosen.faults,
         minutes=chosen.minutes,
+        recipe=chosen.recipe,
     )
     began = time.monotonic()
 

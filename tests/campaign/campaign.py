@@ -8,22 +8,29 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ifpp.sim.judge import Verdict, judge
+from ifpp.bus.broker import free_port
+from ifpp.model.recipe import IFPP_LOAD
+from ifpp.recipes import load_recipe
+from ifpp.sim.judge import judge
 from ifpp.sim.witness import Evidence
 from ifpp.sim.world import JobPlan, build_world
 from tests.campaign.driver import Driver
-from tests.campaign.edges import EDGES
+from tests.campaign.edges import edges
 from tests.campaign.evidence import gather
 from tests.campaign.line import Line, Say, can_mount
 from tests.campaign.plan import plan
 
 # dead units have no EID to be asked for
+_RECIPES = Path(__file__).parent.parent.parent / "config" / "recipes"
 _FAULT_CLASSES = ("small_memory", "tampered", "no_package", "contact")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is to be done; `kills` faults while `units` units are made, `faulty` of them made so. `folder` is empty."""
+    """What is to be done; `kills` faults while `units` units are made, `faulty` of them made so. `folder` is empty.
+
+    `recipe`: by its name in config/recipes, "" = the one way there is without.
+    """
 
     folder: Path
     kills: int
@@ -34,6 +41,7 @@ class Options:
     apdu_ms: float
     faulty: int
     minutes: float
+    recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +82,20 @@ async def run(options: Options, say: Say) -> Outcome:
     stations = [f"st{number:02d}" for number in range(1, options.stations + 1)]
     heads = [f"h{number:02d}" for number in range(1, options.heads + 1)]
     say(f"making {options.units} chips, their keys and their packages ...")
+    recipe = load_recipe(_RECIPES / f"{options.recipe}.toml") if options.recipe else IFPP_LOAD
+    chosen = (recipe.name, recipe.version) if options.recipe else ("", "")
     world = build_world(
         options.folder / "world",
         units=options.units,
         seed=options.seed,
-        jobs=[JobPlan("JO-1001", "TRACKER-EU", "EU", stations)],
+        jobs=[JobPlan("JO-1001", "TRACKER-EU", "EU", stations, chosen)],
         faults=options.faulty,
         fault_classes=_FAULT_CLASSES,
+        smdp_plus=f"localhost:{free_port()}" if recipe.online else "",
     )
-    steps = plan(options.kills, options.seed, stations=stations, heads=heads, disk=can_mount())
+    steps = plan(options.kills, options.seed, stations=stations, heads=heads, disk=can_mount(), online=recipe.online)
     line = Line(options.folder, stations, heads=options.heads, apdu_ms=options.apdu_ms, say=say)
+    line.recipe_file = _RECIPES / f"{options.recipe}.toml" if options.recipe else None
     try:
         await line.open_line(world)
         say("the line works")
@@ -92,13 +104,14 @@ async def run(options: Options, say: Say) -> Outcome:
         evidence = gather(line, world)
     finally:
         await line.close()
-    return _outcome(options, line, driver, evidence, judge(evidence), time.monotonic() - began)
+    known = edges(online=recipe.online)
+    return _outcome(options, line, driver, evidence, known, time.monotonic() - began)
 
 
 def _outcome(
-    options: Options, line: Line, driver: Driver, evidence: Evidence, verdict: Verdict, elapsed_s: float
+    options: Options, line: Line, driver: Driver, evidence: Evidence, known: tuple[str, ...], elapsed_s: float
 ) -> Outcome:
-    log = driver.log
+    log, verdict = driver.log, judge(evidence)
     notes = [f"did not come to pass, a kill instead: {fault}" for fault in log.missed]
     notes += [f"refused to start: {reason}" for reason in line.refused]
     if not can_mount():
@@ -114,8 +127,8 @@ def _outcome(
         faults=log.done,
         kills=dict(sorted(log.kills.items())),
         edges=dict(sorted(log.edges.items())),
-        edges_known=len(EDGES),
-        edges_never_hit=sorted(set(EDGES) - log.edges.keys()),
+        edges_known=len(known),
+        edges_never_hit=sorted(set(known) - log.edges.keys()),
         units=options.units,
         made_faulty=sum(unit.fault != "" for unit in evidence.units),
         passed=sum(unit.lamp == "pass" for unit in evidence.units),

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ifpp.sim.world import WorldSummary
+from ifpp.station.rsp_book import count_owed
 from tests.campaign.edges import passed_at_start
 from tests.campaign.line import BROKER, Line, Say
 from tests.campaign.plan import LINE, Fault, Kind, Step
@@ -261,13 +262,17 @@ class Driver:
             await asyncio.sleep(_PROGRESS_S)
 
     async def _settled(self) -> None:
-        """Wait until the supervisor has acknowledged every event."""
+        """Wait until the supervisor has acknowledged every event, and SM-DP+ have all that is owed to them."""
         line = self._line
         journals = {station: line.journal(station) for station in line.stations}
         await _until(lambda: not any(map(_unacknowledged, journals.values())), _SETTLE_S)
         for station, journal in journals.items():
             if left := _unacknowledged(journal):
                 line.stuck.append(f"{station}: {left} events were never acknowledged")
+        await _until(lambda: not any(map(count_owed, journals.values())), _SETTLE_S)
+        for station, journal in journals.items():
+            if left := count_owed(journal):
+                line.stuck.append(f"{station}: {left} notifications were never delivered")
 
 
 async def _until(done: Callable[[], bool], wait_s: float) -> None:

@@ -23,12 +23,18 @@ def sides(process: str, call: str) -> tuple[str, str]:
 
 _OF_REWORK = (Edge.REMOVING, Edge.REMOVED)  # no unit of a campaign is reworked
 STATION_EDGES = tuple(f"{STATION}.{edge}" for edge in Edge if edge not in _OF_REWORK)
+_NOT_ONLINE = f"{STATION}.{Edge.SEALED}"  # a chip without factory services is not locked
 EDGES = (
     *STATION_EDGES,
     *(edge for call in STATION_CALLS for edge in sides(STATION, call)),
     *(edge for call in STORE_CALLS for edge in sides(STORE, call)),
     *(edge for call in SUPERVISOR_CALLS for edge in sides(SUPERVISOR, call)),
 )
+
+
+def edges(*, online: bool) -> tuple[str, ...]:
+    """The edges a campaign passes; `online`: its units download."""
+    return tuple(edge for edge in EDGES if not (online and edge == _NOT_ONLINE))
 
 
 def passed_at_start(edge: str) -> bool:

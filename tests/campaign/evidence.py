@@ -5,16 +5,19 @@ Databases and journals are read with plain SQL, not with the code that wrote the
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ifpp.errors import SupplyError
 from ifpp.line.audit_check import check_audit
 from ifpp.line.audit_export import export_audit
 from ifpp.line.report import write_reports
 from ifpp.log import Secret
+from ifpp.roles import accounts_online
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.witness import Attempt, Event, Evidence, Package, Sending, units_of
 from ifpp.sim.world import WorldSummary
@@ -35,11 +38,16 @@ def gather(line: Line, world: WorldSummary) -> Evidence:
         counted = sum(row.units for row in counts), sum(row.final_pass for row in counts)
         broken = factory.audit() + _audit_log(factory, line.folder)
         gates = {unit.eid: _gate(factory, unit.eid) for unit in world.units}
-        proven, refused = _reports(factory, line.folder / "reports", world)
+        if world.smdp_plus:
+            proven, refused = _downloads(line)
+            broken += _smdp_differs(factory, line, world)
+        else:
+            proven, refused = _reports(factory, line.folder / "reports", world)
     finally:
         factory.close()
     journals = {station: line.journal(station) for station in line.stations}
     with _reading(line.database_file) as books:
+        iccids = dict(books.execute("SELECT package_id, iccid FROM package").fetchall())
         return Evidence(
             units=list(units_of(map(line.fleet_file, line.stations), world)),
             packages=list(_packages(books)),
@@ -51,7 +59,7 @@ def gather(line: Line, world: WorldSummary) -> Evidence:
                 for node, seq, event_id, code, text in books.execute("SELECT node_id, seq, id, code, text FROM parked")
             },
             stored=[event for item in journals.items() for event in _stored(*item)],
-            sendings=[sending for item in journals.items() for sending in _sendings(*item)],
+            sendings=[sending for item in journals.items() for sending in _sendings(*item, iccids)],
             held={eid: why for path in journals.values() for eid, why in _held(path)},
             counted=counted,
             proven=proven,
@@ -75,12 +83,15 @@ def _stored(station: str, journal: Path) -> list[Event]:
         return [Event(station, *row) for row in own.execute("SELECT seq, id FROM outbox")]
 
 
-def _sendings(station: str, journal: Path) -> list[Sending]:
-    query = "SELECT eid, iccid, state, spent, pir IS NOT NULL, resolved_by <> '' FROM package ORDER BY rowid"
+def _sendings(station: str, journal: Path, iccids: dict[str, str]) -> list[Sending]:
+    """The journal's own word; it does not know what an activation code would bring, `iccids` does, by package id."""
+    query = (
+        "SELECT eid, iccid, state, spent, pir IS NOT NULL, resolved_by <> '', package_id FROM package ORDER BY rowid"
+    )
     with _reading(journal) as own:
         return [
-            Sending(station, eid, iccid, state, bool(spent), bool(has_result), bool(resolved))
-            for eid, iccid, state, spent, has_result, resolved in own.execute(query)
+            Sending(station, eid, iccid or iccids[package_id], state, bool(spent), bool(has_result), bool(resolved))
+            for eid, iccid, state, spent, has_result, resolved, package_id in own.execute(query)
         ]
 
 
@@ -101,10 +112,29 @@ def _audit_log(factory: Factory, folder: Path) -> list[str]:
 
 
 def _gate(factory: Factory, eid: str) -> str:
-    gate = factory.unit_gate(eid)
+    try:
+        gate = factory.unit_gate(eid)
+    except SupplyError as error:  # a chip without eUICC data comes into the books with its first code
+        return f"{error.code}: {error.detail}"
     if not gate.clean_to_ship:
         return f"{gate.code}: {gate.reason}"
     return "" if gate.signed else "its clean-to-ship entry is not signed"
+
+
+def _downloads(line: Line) -> tuple[list[str], list[str]]:
+    """What chips proved to the SM-DP+ themselves. It may have heard of one twice: a station died between its taking a
+    notification and the note of that.
+    """
+    told = json.loads(line.evidence_file.read_bytes())["notifications"]
+    proven = {entry["iccid"] for entry in told if entry.get("installed") and entry["verified"]}
+    return sorted(proven), [f"notification {entry['sequence']}" for entry in told if not entry["verified"]]
+
+
+def _smdp_differs(factory: Factory, line: Line, world: WorldSummary) -> list[str]:
+    truth = [unit for station in line.stations for unit in json.loads(line.fleet_file(station).read_bytes())["units"]]
+    units = {plan.eid: unit for plan in world.units if (unit := factory.unit(plan.eid)) is not None}
+    evidence = json.loads(line.evidence_file.read_bytes())
+    return list(accounts_online.judge(evidence, units, {unit["eid"]: unit["card"] for unit in truth}))
 
 
 def _reports(factory: Factory, folder: Path, world: WorldSummary) -> tuple[list[str], list[str]]:

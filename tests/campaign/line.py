@@ -18,7 +18,7 @@ from typing import Any
 
 from ifpp.errors import IfppError
 from ifpp.roles.children import Child
-from ifpp.roles.factory_floor import STORE, SUPERVISOR, FactoryFloor
+from ifpp.roles.factory_floor import SMDP_PLUS, STORE, SUPERVISOR, FactoryFloor
 from ifpp.sim.world import WorldSummary
 from tests.campaign.control import Handle
 
@@ -64,6 +64,7 @@ class Line(FactoryFloor):
         self._handles: dict[str, Handle] = {}
         self._up: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._down_s: dict[str, float] = {}
+        self._online = False
         self._killed: Counter[int] = Counter()
         self._mounts: list[Path] = []
         self._keepers: list[asyncio.Task[None]] = []
@@ -116,11 +117,12 @@ class Line(FactoryFloor):
                 _mount(self.disk(name))
                 self._mounts.append(self.disk(name))
         await self.start_broker()
+        self._online = bool(world.smdp_plus)
         await self.open(world)
         for chips in self.chips.values():
             chips.listen()
         self._keepers = [asyncio.create_task(self._keep(name), name=f"keep {name}") for name in self.processes]
-        for name in self.processes:
+        for name in (*self.processes, SMDP_PLUS):
             self._up[name].set()
 
     async def close_line(self) -> None:
@@ -129,13 +131,15 @@ class Line(FactoryFloor):
         await asyncio.gather(*(self._end(name) for name in self.stations))
         await self._end(SUPERVISOR)
         await self._end(STORE)
+        if self._online:
+            await self._end(SMDP_PLUS)
         for chips in self.chips.values():
             await chips.end()
 
     async def close(self) -> None:
         """Leave nothing behind, whatever happened."""
         await self._let_go()
-        for name in self.processes:
+        for name in (*self.processes, SMDP_PLUS):
             self.resume(name)
         await super().close()
         while self._mounts:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.campaign.edges import EDGES, STATION, passed_at_start
+from ifpp.roles.factory_floor import SMDP_PLUS
+from tests.campaign.edges import STATION, edges, passed_at_start
 
 BROKER, STORE, SUPERVISOR, LINE = "broker", "store", "supervisor", "line"
 _EDGES_SHARE = 0.4
@@ -76,10 +77,12 @@ class Step:
     faults: tuple[Fault, ...]
 
 
-def plan(count: int, seed: int, *, stations: Sequence[str], heads: Sequence[str], disk: bool) -> list[Step]:
-    """Choose `count` faults; without `disk` no disk is filled."""
+def plan(
+    count: int, seed: int, *, stations: Sequence[str], heads: Sequence[str], disk: bool, online: bool = False
+) -> list[Step]:
+    """Choose `count` faults; without `disk` no disk is filled. `online`: the SM-DP+ stops answering, too."""
     rng = random.Random(seed)  # noqa: S311 - which faults, not secrets
-    choose = _Chooser(rng, stations, heads, disk)
+    choose = _Chooser(rng, stations, heads, disk, online=online)
     steps: list[Step] = []
     number = 0
     while number < count:
@@ -92,12 +95,16 @@ def plan(count: int, seed: int, *, stations: Sequence[str], heads: Sequence[str]
 
 
 class _Chooser:
-    def __init__(self, rng: random.Random, stations: Sequence[str], heads: Sequence[str], disk: bool) -> None:
+    def __init__(
+        self, rng: random.Random, stations: Sequence[str], heads: Sequence[str], disk: bool, *, online: bool
+    ) -> None:
         self._rng = rng
         self._stations = stations
         self._heads = heads
         self._weights = {kind: weight for kind, weight in _WEIGHTS.items() if disk or kind is not Kind.DISK}
         self._turn: list[str] = []
+        self._edges = edges(online=online)
+        self._servers = [SMDP_PLUS, SMDP_PLUS] if online else []
 
     def fault(self, number: int, but_not: str = "") -> Fault:
         found = self._any(number)
@@ -112,7 +119,7 @@ class _Chooser:
 
     def _at_edge(self, number: int) -> Fault:
         rng = self._rng
-        self._turn = self._turn or list(EDGES)
+        self._turn = self._turn or list(self._edges)
         edge = rng.choice(self._turn)
         process = edge.partition(".")[0]
         target = rng.choice(self._stations) if process == STATION else process
@@ -134,7 +141,8 @@ class _Chooser:
             case Kind.READER:
                 return Fault(number, kind, station, slot=rng.choice(self._heads))
             case Kind.FREEZE:
-                return Fault(number, kind, process, lasts_s=round(rng.uniform(0.3, 4.0), 2))
+                frozen = rng.choice([process, *self._servers])
+                return Fault(number, kind, frozen, lasts_s=round(rng.uniform(0.3, 4.0), 2))
             case Kind.CLOCK:
                 target = rng.choice([station, STORE, SUPERVISOR])
                 return Fault(number, kind, target, lasts_s=rng.choice(_JUMPS_S))

@@ -279,12 +279,15 @@ DOOMS = [
 ]
 
 
+@pytest.mark.parametrize("store_knows", [True, False])
 @pytest.mark.parametrize("doom", DOOMS, ids=str)
-async def test_after_a_kill_the_same_code_ends_in_one_profile(floor: Floor, doom: Doom) -> None:
+async def test_after_a_kill_the_same_code_ends_in_one_profile(floor: Floor, doom: Doom, store_knows: bool) -> None:
+    """`store_knows`: whether what the dead process left to be told has come there before the unit is seated again."""
     chip = floor.chip()
     await kill(floor.shop, chip, doom)
     async with floor.shop.start() as run:
-        await run.supervise()
+        if store_knows:
+            await run.supervise()
         assert await run.load(chip) is Lamp.PASS
         await run.supervise()
         assert await run.held() == {}
