@@ -119,12 +119,15 @@ class Plant:
         return all(Path(path).is_file() and digest(Path(path)) == known for path, known in self.digests.items())
 
     def recipe(self, name: str) -> Recipe | None:
-        """Return the recipe to accept with, None where the plant has none; raises SettingsError COMMAND.INVALID."""
-        known = {each.name: each for each in self.recipes if each.ships}
+        """Return the recipe to accept with, None where the plant has none; raises SettingsError COMMAND.INVALID.
+
+        The simulated fleet is loaded offline: a recipe that downloads is none to accept with.
+        """
+        known = {each.name: each for each in self.recipes if each.ships and not each.online}
         if not list(self.recipes) and not name:
             return None
         if name not in known and (name or len(known) != 1):
-            detail = f"name one that ends clean to ship: {', '.join(known) or 'the plant has none'}"
+            detail = f"name one that loads and ends clean to ship: {', '.join(known) or 'the plant has none'}"
             raise SettingsError("COMMAND.INVALID", detail, where=f"--recipe {name}".rstrip())
         return known[name] if name else next(iter(known.values()))
 

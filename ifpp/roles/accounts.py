@@ -59,9 +59,9 @@ class Figures:
 
     @property
     def sound(self) -> bool:
-        """True when every unit is accounted for, the mass balance holds, SM-DPf and MES say the same."""
+        """True when every unit is accounted for, the mass balance holds, SM-DPf, SM-DP+ and MES say the same."""
         answered = not any(row.key_id and (row.verified is None or row.refused) for row in self.reports)
-        if self.mes_differs:
+        if self.mes_differs or (self.rsp and self.rsp["owed"]):
             return False
         return not self.unaccounted and all(row.holds for row in self.balance) and not self.report_refused and answered
 
@@ -75,7 +75,8 @@ class Figures:
             "unaccounted_reasons": self.unaccounted,
             "acked": self.acked,
             "clean_to_ship": self.clean_to_ship,
-            **({} if self.rsp else self._load_document()),
+            "apdus_per_unit": round(self.apdus_per_unit, 3),
+            **({} if self.rsp else {"apdu_floor_per_unit": round(self.apdu_floor_per_unit, 3)}),
             "units_per_hour": round(self.units_per_hour, 1),
             "cpu_ms_per_unit": round(self.cpu_ms_per_unit, 2),
             "elapsed_s": round(self.elapsed_s, 3),
@@ -87,12 +88,6 @@ class Figures:
             **self.recipes,
             **({} if self.rsp is None else {"rsp": self.rsp}),
             **({} if self.mes is None else {"mes": {**self.mes, "differs": self.mes_differs}}),
-        }
-
-    def _load_document(self) -> dict[str, float]:
-        return {
-            "apdus_per_unit": round(self.apdus_per_unit, 3),
-            "apdu_floor_per_unit": round(self.apdu_floor_per_unit, 3),
         }
 
     def _commands(self) -> str:
@@ -172,7 +167,7 @@ def take_account(
         _account_unreadable(figures, world.units, truth, factory)
         _account_recipe(figures, recipe, truth, factory)
         if evidence is not None:
-            _account_downloads(figures, json.loads(evidence.read_bytes()), world, truth, factory, journals)
+            _account_downloads(figures, json.loads(evidence.read_bytes()), truth, factory, journals)
         figures.balance = factory.balance()
         figures.reports = factory.written_reports()
     finally:
@@ -180,8 +175,8 @@ def take_account(
     figures.acked = sum(count_acknowledged(journal, "unit_result") for journal in journals)
     figures.units_per_hour = 3600 * figures.units / figures.elapsed_s
     figures.cpu_ms_per_unit = 1000 * station_cpu_s / figures.units
+    _count_apdus(figures, world, truth.values(), block_size)
     if evidence is None:
-        _count_apdus(figures, world, truth.values(), block_size)
         _verify_reports(figures, folder, world)
     return figures
 
@@ -258,22 +253,25 @@ def _account_recipe(figures: Figures, recipe: Recipe, truth: dict[str, dict[str,
 def _account_downloads(
     figures: Figures,
     evidence: dict[str, Any],
-    world: WorldSummary,
     truth: dict[str, dict[str, Any]],
     factory: Factory,
     journals: list[Path],
 ) -> None:
     """Hold the SM-DP+'s word against books and chips."""
-    units = {plan.eid: unit for plan in world.units if (unit := factory.unit(plan.eid)) is not None}
+    units = {eid: unit for eid in truth if (unit := factory.unit(eid)) is not None}
     chips = {eid: unit["card"] for eid, unit in truth.items()}
-    figures.unaccounted += accounts_online.judge(evidence, units, chips)
-    figures.rsp = accounts_online.figures(evidence, factory.runs.all(), journals)
+    owed = accounts_online.owed_results(journals)
+    figures.unaccounted += accounts_online.judge(evidence, units, chips, owed)
+    figures.rsp = accounts_online.figures(evidence, list(filter(_loaded_cleanly, truth.values())), journals)
 
 
 def _count_apdus(figures: Figures, world: WorldSummary, truth: Iterable[dict[str, Any]], block_size: int) -> None:
-    """Mean commands of a load as the chips counted them, and the minimum for the same packages (both per load)."""
+    """Mean commands of a load as the chips counted them, and the minimum for the same packages (both per load).
+
+    What is downloaded was never delivered here: there is no minimum to name.
+    """
     floor: dict[str, list[int]] = defaultdict(list)
-    for path in world.deliveries:
+    for path in () if world.smdp_plus else world.deliveries:
         with path.open("rb") as stream:
             _, items = read_delivery(stream)
             for item in items:

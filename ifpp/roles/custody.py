@@ -138,10 +138,7 @@ def _unit_text(record: UnitRecord, gate: UnitGate | None) -> Iterator[str]:
 
 
 def _package_text(package: PackageRow) -> Iterator[str]:
-    key = "its one-time key is spent" if package.spent else "its one-time key was not spent"
-    yield f"package   ICCID {package.iccid}  {package.state}, {key}"
-    yield f"          {package.profile_type} for {package.sku} {package.region}, package {package.package_id}"
-    yield f"          SM-DPf {package.smdp_oid}, transaction {package.transaction_id}, one-time key {package.otk_id}"
+    yield from _code_head(package) if package.is_code else _package_head(package)
     yield f"  stands  {_stands(package)}"
     if package.removed is not None:
         gone = package.removed
@@ -166,8 +163,22 @@ def _package_text(package: PackageRow) -> Iterator[str]:
         yield f"          {report.file}"
         if report.verdict:
             yield f"          the SM-DPf says: {report.verdict}{f', {report.reason}' if report.reason else ''}"
-    if not package.reports:
+    if not package.reports and not package.is_code:
         yield "  report  in no Profile Loading Report yet"
+
+
+def _package_head(package: PackageRow) -> Iterator[str]:
+    key = "its one-time key is spent" if package.spent else "its one-time key was not spent"
+    yield f"package   ICCID {package.iccid}  {package.state}, {key}"
+    yield f"          {package.profile_type} for {package.sku} {package.region}, package {package.package_id}"
+    yield f"          SM-DPf {package.smdp_oid}, transaction {package.transaction_id}, one-time key {package.otk_id}"
+
+
+def _code_head(package: PackageRow) -> Iterator[str]:
+    iccid = "not known" if package.iccid == package.package_id else package.iccid
+    yield f"code      ICCID {iccid}  {package.state}, {'used up' if package.spent else 'not used up'}"
+    yield f"          {package.profile_type} for {package.sku} {package.region}, activation code {package.package_id}"
+    yield f"          SM-DP+ {package.smdp_oid}, which hears from the chip itself"
 
 
 def _stands(package: PackageRow) -> str:

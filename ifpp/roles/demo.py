@@ -30,7 +30,7 @@ from ifpp.roles.demo_recipe import find_recipe, make_of, needs_modem
 from ifpp.roles.demo_screen import DemoScreen
 from ifpp.roles.factory_floor import SUPERVISOR, FactoryFloor
 from ifpp.sim.doors import Ports
-from ifpp.sim.world import JobPlan, WorldSummary, build_world
+from ifpp.sim.world import FAULT_CLASSES, FAULT_CLASSES_ONLINE, JobPlan, WorldSummary, build_world
 from ifpp.store.factory import Factory
 
 _MARKETS = [("TRACKER-EU", "EU"), ("TRACKER-US", "US"), ("TRACKER-AP", "AP")]
@@ -165,6 +165,8 @@ class _Demo:
             await self._work([*floor.fleets.values()])
             await self._screen.close()
             await floor.settled()
+            if world.smdp_plus:
+                await self._tell_smdp_plus()
             reports = await floor.write_reports()
             await floor.metrics(floor.children[SUPERVISOR])
             cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
@@ -204,11 +206,17 @@ class _Demo:
                 jobs=jobs,
                 template=self._template,
                 faults=self._options.faults,
+                fault_classes=FAULT_CLASSES_ONLINE if recipe and recipe.online else FAULT_CLASSES,
                 make=make_of(recipe) if recipe else None,
                 smdp_plus=f"localhost:{free_port()}" if recipe and recipe.online else "",
             )
         except ValueError as error:
             raise SettingsError("COMMAND.INVALID", str(error), where="--template or --units") from error
+
+    async def _tell_smdp_plus(self) -> None:
+        if owed := self._floor.owed:
+            _say(f"{owed} notifications of failed units are still to be told: stations do that within a minute ...")
+        await self._floor.told()
 
     async def _work(self, fleet: list[Child]) -> None:
         """Let the robots feed units until the piles are empty."""

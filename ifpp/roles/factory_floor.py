@@ -31,11 +31,13 @@ from ifpp.sim.doors import Ports
 from ifpp.sim.esbpp import PUBLIC_FILE
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import WorldSummary
+from ifpp.station.rsp_book import count_owed
 from ifpp.trust.people import badge_hash, new_salt
 
 LINE = "L1"
 STORE, SUPERVISOR, MES, SMDP_PLUS = "store", "supervisor", "mes", "smdp-plus"
 _SETTLE_S = 60.0
+_TELL_S = 90.0  # a station leaves a notification to its head at first, and looks for others every now and then
 _SOCKET_PATH = 108  # bytes of a Unix socket's path with its end, unix(7)
 
 
@@ -235,6 +237,17 @@ class FactoryFloor:
                     detail = f"{station} still has unacknowledged events"
                     raise ServiceError("HOST.TIMEOUT", detail, where=str(child.log))
                 await asyncio.sleep(0.2)
+
+    @property
+    def owed(self) -> int:
+        """Notifications that stations still owe to SM-DP+."""
+        return sum(count_owed(self.journal(station)) for station in self.stations)
+
+    async def told(self, wait_s: float = _TELL_S) -> None:
+        """Wait until SM-DP+ have what is owed to them, so long at most: who still owes something is in the account."""
+        end = time.monotonic() + wait_s
+        while await asyncio.to_thread(lambda: self.owed) and time.monotonic() < end:
+            await asyncio.sleep(0.5)
 
     async def metrics(self, child: Child) -> str:
         """Scrape a process and keep the answer beside its log."""

@@ -12,6 +12,7 @@ result   `out_path`, written when the piles are empty and the slots cleared, or 
       "busy_ms": for each seating, from the first power-up to the verdict,
       "apdus": STORE DATA + GET RESPONSE the chip received in all,
       "load_apdus": [for each result delivered: the same from PrepareDownload (BF21) to the result (BF37)],
+      "download_apdus": [for each result of an online session: the same from GetEUICCChallenge (BF2E) on],
       "card": {"profiles": [{"iccid", "enabled", "nickname"}], "default_address", "eims": [ids],
                "keys_left": number, "keys": ["available", ...],
                "fpa_locked", "results": kept PIRs, "notifications": kept in all}}, ...]}

@@ -64,6 +64,7 @@ class Unit:
             "busy_ms": list(self.busy_ms),
             "apdus": self.card.apdus,
             "load_apdus": list(self.card.load_apdus),
+            "download_apdus": list(self.card.download_apdus),
         }
 
 

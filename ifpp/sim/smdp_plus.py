@@ -46,7 +46,10 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Order:
-    """One profile under one matching id. `eid` "" until a chip has it; `code` is its confirmation code, "" for none."""
+    """One profile under one matching id. `eid` "" until a chip has it; `code` is its confirmation code, "" for none.
+
+    `round_trips`: calls of the sessions that were for it, up to the package; what is told afterwards is not counted.
+    """
 
     matching_id: str
     profile: Profile
@@ -58,6 +61,7 @@ class Order:
     attempts_left: int = 5
     code_attempts_left: int = 3
     bindings: int = 0
+    round_trips: int = 0
     otk_public: bytes = b""
     dp_key: ec.EllipticCurvePrivateKey | None = None
 
@@ -144,6 +148,7 @@ class SmdpPlus:
                 "eid": order.eid,
                 "state": order.state,
                 "bindings": order.bindings,
+                "round_trips": order.round_trips,
             }
             for order in self.orders.values()
         ]
@@ -221,6 +226,7 @@ class SmdpPlus:
         if order is None or euicc is None or answer.first(0xA0) is None:
             self._end(transaction_id)
             raise FailedError("8.1", "6.1", "the chip refuses, or did not authenticate")
+        order.round_trips += 1
         signed2, signature2 = answer.need(0xA0).children()
         evidence.verify_raw(euicc, signed2.raw + session.smdp_signature2, signature2.value)
         if signed2.need(0x80).value != transaction_id:
@@ -318,6 +324,7 @@ class SmdpPlus:
             raise FailedError("8.1", "4.8", "not enough memory")
         order.eid, order.state = session.eid, State.LINKED
         order.attempts_left -= 1
+        order.round_trips += 2  # InitiateAuthentication, which did not say for which order, and this
         return order
 
     def _package(self, order: Order, session: _Session, otk_public: bytes, transaction_id: bytes) -> bytes:

@@ -21,6 +21,7 @@ Planned faults (`fault` in world.json, `faults.class` in the card file):
     dead           no ATR
     contact        the first seating loses contact in the middle of the load, the next one works
     tampered       one byte of a delivered 86 was altered after signing, its sha256 matches: install error (5, 8)
+A world whose chips download leaves out the two that concern deliveries.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ from ifpp.sim.smdpf import Refusal, SmDpf
 from ifpp.sim.template import build_template
 from ifpp.sim.tlv import parse, parse_one
 
-FAULT_CLASSES_ONLINE = ("small_memory", "dead", "contact")
 FAULT_CLASSES = ("small_memory", "no_package", "dead", "contact", "tampered")
+FAULT_CLASSES_ONLINE = ("dead", "contact", "small_memory")  # the last keeps its SM-DP+ waiting for the bad news
+_OF_DELIVERIES = ("no_package", "tampered")
 _TEMPLATES_PER_TYPE = 4
 _TOO_LITTLE_NVM = 2_048
 # a load starts after about 20 APDUs (select, identity, status, PrepareDownload) and takes 4 for each 1007 bytes
@@ -269,7 +271,7 @@ def build_world(
     if not 0 <= faults <= units or not len(jobs) <= units or not jobs:
         raise ValueError(f"{units} units do not suffice for {len(jobs)} jobs and {faults} faults")
     if smdp_plus:
-        otks_per_chip, fault_classes = 0, [one for one in fault_classes if one in FAULT_CLASSES_ONLINE]
+        otks_per_chip, fault_classes = 0, [one for one in fault_classes if one not in _OF_DELIVERIES]
     elif not 1 <= profiles_per_unit <= otks_per_chip:
         raise ValueError(f"{profiles_per_unit} profiles a unit need as many one-time keys, not {otks_per_chip}")
     rng = random.Random(seed)  # noqa: S311 - plans, not secrets

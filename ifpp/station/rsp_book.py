@@ -210,9 +210,14 @@ def _owed(row: Any) -> Owed:
 
 def count_owed(path: Path) -> int:
     """Count the notifications in a journal that its station still owes; raises CustodyError JOURNAL.WRITE."""
-    query = "SELECT count(*) FROM rsp_notice WHERE delivered_at IS NULL AND refused IS NULL"
+    return len(owed_in(path))
+
+
+def owed_in(path: Path) -> list[Notice]:
+    """Read the notifications in a journal that its station still owes; raises CustodyError JOURNAL.WRITE."""
+    query = "SELECT * FROM rsp_notice WHERE delivered_at IS NULL AND refused IS NULL ORDER BY id"
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            return int(connection.execute(query).fetchone()[0])
+            return [_owed(row).notice for row in connection.execute(query)]
     except sqlite3.Error as error:
         raise CustodyError("JOURNAL.WRITE", str(error), where=str(path)) from error

@@ -374,6 +374,11 @@ class PackageRow:
     reports: tuple[ReportedRow, ...]
     removed: RemovalRow | None = None
 
+    @property
+    def is_code(self) -> bool:
+        """Whether it is an activation code: its ICCID is the package id until it is installed."""
+        return self.transaction_id == self.package_id
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:

@@ -15,12 +15,13 @@ from tests.real.mosquitto import require
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.timeout(150)
-def test_ten_faults_do_no_harm(tmp_path: Path) -> None:
+@pytest.mark.timeout(210)
+@pytest.mark.parametrize("recipe", ["", "rsp-factory"])
+def test_ten_faults_do_no_harm(tmp_path: Path, recipe: str) -> None:
     require(BrokerKind.MOSQUITTO)
     command = [sys.executable, "-m", "tests.campaign", "--kills", "10", "--seed", "11", "--units", "30"]
-    command += ["--minutes", "2", "--apdu-ms", "5", "--json", str(tmp_path / "c.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=140, cwd=ROOT, check=False)
+    command += ["--minutes", "3", "--apdu-ms", "5", "--json", str(tmp_path / "c.json"), "--recipe", recipe]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     outcome = json.loads((tmp_path / "c.json").read_bytes())
     assert {name: outcome[name] for name in ("lost", "doubled", "unresolved_wrongly", "stuck")} == {

@@ -1,4 +1,4 @@
-"""A whole line that makes IoT devices by a recipe: what its figures, its books and the chips themselves say."""
+"""A whole line that makes devices by a recipe: what its figures, its books and the chips themselves say."""
 
 from __future__ import annotations
 
@@ -48,6 +48,31 @@ def test_a_line_makes_what_its_recipe_promises(tmp_path: Path) -> None:
     other, found = _against(tmp_path, eid, RECIPE.with_name("ifpp-load.toml"))
     assert (other, found.count("\n")) == (1, 1)
     assert "is enabled" in found
+
+
+def test_a_line_downloads_with_activation_codes(tmp_path: Path) -> None:
+    """One unit has too little memory, one loses contact in mid-download; both codes end where the SM-DP+ says."""
+    words = ("--recipe", "rsp-factory", "--units", "8", "--stations", "1", "--heads", "4", "--faults", "3")
+    done = ifpp("demo", *words, "--apdu-ms", "1", "--keep", "kept", "--json", "out.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = json.loads((tmp_path / "out.json").read_bytes())
+    assert out["unaccounted_reasons"] == []
+    assert (out["passed"], out["clean_to_ship"], out["failed"]) == (6, 6, {"CONTACT": 1, "PRODUCT": 1})
+    rsp = out["rsp"]
+    assert (rsp["codes"]["INSTALLED"], rsp["downloads"], rsp["sessions_open"]) == (6, 6, 0)
+    assert rsp["notifications_delivered"] >= 12, "the result and the enabling of each"
+    assert rsp["round_trips_per_download"] >= 3
+    (row,) = out["mass_balance"]
+    assert (row["imported"], row["installed"], row["failed"], row["holds"]) == (10, 6, 1, True)
+    assert row["available"] == 3
+
+    fleet = json.loads((tmp_path / "kept" / "fleet-st01.json").read_bytes())
+    passed = next(unit for unit in fleet["units"] if unit["bin"] == "pass")
+    assert [profile["enabled"] for profile in passed["card"]["profiles"]] == [True]
+    shown = ifpp("unit", "show", passed["eid"], "--config", "kept/config/site.toml", cwd=tmp_path)
+    assert "INSTALLED, used up" in shown.stdout
+    assert "CLEAN TO SHIP since" in shown.stdout
+    assert _against(tmp_path, passed["eid"], RECIPE.with_name("rsp-factory.toml")) == (0, "")
 
 
 def _against(tmp_path: Path, eid: str, recipe: Path) -> tuple[int, str]:

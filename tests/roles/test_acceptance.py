@@ -207,7 +207,7 @@ def test_a_recipe_that_ends_clean_to_ship_is_chosen_by_name(plant: Plant, tmp_pa
     assert chosen is not None
     assert chosen.name == "ifpp-enable"
     for name in ("", "ifpp-stock", "absent"):
-        with pytest.raises(SettingsError, match=r"name one that ends clean to ship: .*ifpp-enable"):
+        with pytest.raises(SettingsError, match=r"name one that loads and ends clean to ship: .*ifpp-enable"):
             plant.recipe(name)
     plant.give_recipes(tmp_path / "given")
     assert digest(tmp_path / "given" / "ifpp-enable.toml") in plant.digests.values()

@@ -358,3 +358,41 @@ def test_every_rule_has_found_something_forged() -> None:
         forge(evidence)
         silent -= {rule.__name__ for rule in (*RULES_LOST, *RULES_DOUBLED, *RULES_WRONG) if list(rule(evidence))}
     assert silent == set()
+
+
+# ---- chips that download --------------------------------------------------------------------------------
+
+
+def downloaded() -> Evidence:
+    """One unit that passed with its second code; the first went back and was another chip's then."""
+    found = sound()
+    found.units.append(Unit("e4", ["i4"], {}, locked=False, bin="pass", lamp="pass"))
+    found.packages += [
+        Package("c1-1", "e4", "c1-1", "c1-1", "DESTROYED", spent=False, steps=[*FAILED_WAY, "DESTROYED"]),
+        Package("c2-1", "e4", "c2-1", "i4", "INSTALLED", spent=True, steps=INSTALLED_WAY),
+    ]
+    found.attempts.append(Attempt("e4", "a5", "PASS"))
+    found.cleared.add("e4")
+    found.gates["e4"] = ""
+    found.proven.append("i4")
+    found.counted = (4, 3)
+    return found
+
+
+def test_activation_codes_need_no_key_and_no_lock() -> None:
+    assert judge(downloaded()) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "says"),
+    [
+        (-1, {"state": "FAILED"}, "the books say FAILED, it is on the chip"),
+        (-1, {"iccid": "i9"}, "ICCID i9): the books say INSTALLED, the chip does not have it"),
+        (-2, {"spent": True}, "c1-1): spent, and no profile came of it"),
+    ],
+)
+def test_a_lie_about_an_activation_code_is_found(index: int, change: dict[str, object], says: str) -> None:
+    found = downloaded()
+    found.packages[index] = replace(found.packages[index], **change)  # type: ignore[arg-type]
+    verdict = judge(found)
+    assert any(says in reason for reason in [*verdict.lost, *verdict.doubled, *verdict.unresolved_wrongly]), verdict

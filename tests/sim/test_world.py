@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from ifpp.sim import bsp, card_file, evidence
+from ifpp.sim import bsp, card_file, evidence, smdp_file
 from ifpp.sim.documents import BoundPackage, read_lines
 from ifpp.sim.eum import Chip, EuiccRecord
 from ifpp.sim.profiles import personalise
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.template import build_template
 from ifpp.sim.tlv import parse_one
-from ifpp.sim.world import FAULT_CLASSES, JobPlan, WorldSummary, build_world
+from ifpp.sim.world import FAULT_CLASSES, FAULT_CLASSES_ONLINE, JobPlan, WorldSummary, build_world
 from tests.sim.parties import opened
 
 JOBS = [JobPlan("JO-1", "TRACKER-EU", "EU", ["st1", "st2"]), JobPlan("JO-2", "TRACKER-US", "US")]
@@ -200,3 +200,26 @@ def test_a_world_is_not_built_over_another(tmp_path: Path) -> None:
     small(tmp_path / "w")
     with pytest.raises(FileExistsError):
         small(tmp_path / "w")
+
+
+def test_chips_that_download_have_an_smdp_and_codes_instead_of_data(tmp_path: Path) -> None:
+    world = small(tmp_path / "w", smdp_plus="localhost:4711", faults=3)
+    assert (world.esed, world.packages, world.smdp_plus) == (None, 0, "localhost:4711")
+    assert {unit.fault for unit in world.units} == {"", *FAULT_CLASSES_ONLINE}
+    smdp, tls = smdp_file.load(world.directory / "smdp-plus")
+    assert (smdp.address, smdp.ci) == ("localhost:4711", world.ci.read_bytes())
+    for holder in (smdp.dpauth, smdp.dppb, tls):
+        assert holder.certificate.public_key() == holder.key.public_key()
+    codes = [item for path in world.deliveries for item in read_lines(path, "ifpp.activation-codes")[1]]
+    assert len(codes) == len(smdp.orders) == len(world.units) + 2 * len(JOBS)
+    for item in codes:
+        _, address, matching_id, *flag = item["activation_code"].split("$")
+        assert address == smdp.address
+        assert smdp.orders[matching_id].code == item.get("confirmation_code", "")
+        assert bool(flag) is bool(smdp.orders[matching_id].code)
+    assert len({order.profile.iccid for order in smdp.orders.values()}) == len(codes)
+    text = b"".join(
+        path.read_bytes() for path in (*world.deliveries, *world.job_orders, world.directory / "world.json")
+    )
+    assert b"PRIVATE KEY" not in text
+    assert (world.directory / "smdp-plus" / "keys.pem").stat().st_mode & 0o077 == 0

@@ -74,7 +74,8 @@ class Euicc:
     A new object has no power. `reset` powers it (or resets it: volatile state is lost either way), `power_off` mutes
     it; without power `process` answers nothing at all. `apdus` counts the STORE DATA and GET RESPONSE received in the
     object's life; `load_apdus` says for each result delivered how many of them it took, from the PrepareDownload
-    (BF21) of the same session to the last byte of the result (BF37). `limit` is a fault of the link, set at will.
+    (BF21) of the same session to the last byte of the result (BF37), `download_apdus` the same from the
+    GetEUICCChallenge (BF2E), where there was one. `limit` is a fault of the link, set at will.
     """
 
     atr = ATR
@@ -83,6 +84,7 @@ class Euicc:
         self.chip = Chip(card, nvm)
         self.apdus = 0
         self.load_apdus: list[int] = []
+        self.download_apdus: list[int] = []
         self.limit: BlockLimit | None = None
         self._powered = False
         self._forget()
@@ -156,6 +158,7 @@ class Euicc:
         self._result_waits = False
         self._final = _OK
         self._load_began = 0
+        self._session_began = 0
 
     def _store_data(self, number: int, channel: _Channel, apdu: bytes) -> bytes:
         """One block of an ES10 command (SGP.22 5.7.2, GlobalPlatform 11.11): P2 counts blocks from 0."""
@@ -173,6 +176,8 @@ class Euicc:
             channel.start()
             if apdu[5:7] == b"\xbf\x21":
                 self._load_began = self.apdus
+            elif apdu[5:7] == b"\xbf\x2e":
+                self._session_began = self.apdus
         if block != channel.next_block or kind not in (_MORE_BLOCKS, _LAST_BLOCK):
             channel.start()
             raise StatusWordError(0x6A86)
@@ -224,9 +229,15 @@ class Euicc:
         if self._waiting:
             return part + bytes((0x61, min(len(self._waiting), 256) & 0xFF))
         if self._result_waits and self._load_began:
-            self.load_apdus.append(self.apdus - self._load_began + 1)
-            self._load_began = 0
+            self._count_load()
         return part + self._final
+
+    def _count_load(self) -> None:
+        """The result of a load has gone out to its last byte."""
+        self.load_apdus.append(self.apdus - self._load_began + 1)
+        if self._session_began:
+            self.download_apdus.append(self.apdus - self._session_began + 1)
+        self._load_began = self._session_began = 0
 
     def _interindustry(self, number: int, channel: _Channel, apdu: bytes) -> bytes:
         if apdu[1] == 0xA4:
