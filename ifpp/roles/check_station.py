@@ -29,7 +29,7 @@ def probes(subject: Subject) -> list[tuple[str, Probe]]:
     for file, station in subject.stations.items():
         look = _Look(file, station, subject)
         found += [("journal", look.journal), ("head", look.heads), ("people", look.window), ("cache", look.cache)]
-        found += [("certificate.name", look.certificate)]
+        found += [("certificate.name", look.certificate), ("rsp", look.downloads)]
     return found
 
 
@@ -119,6 +119,16 @@ class _Look:
         if not path.is_file():
             raise SettingsError("SETTINGS.MISSING", "there is no such file", where=str(path))
         yield Finding("cache", Level.OK, str(path), "the chips packages are kept for can be read")
+
+    def downloads(self) -> Iterator[Finding]:
+        """Who vouches for the SM-DP+ of recipes that download; raises SettingsError."""
+        if not (name := self._station.rsp.tls_ca):
+            return
+        from ifpp.trust.tls import outward_context
+
+        path = beside(self._file, name)
+        outward_context(path)
+        yield Finding("rsp", Level.OK, str(path), "certificates of SM-DP+ can be verified")
 
     def certificate(self) -> Iterator[Finding]:
         """Whether the certificate names this station: the store lets nobody else in."""

@@ -310,6 +310,16 @@ def store_of_yesterday() -> Iterator[int]:
     server.server_close()
 
 
+def test_who_vouches_for_an_smdp(plant: Plant) -> None:
+    plant.write(station='[rsp]\ntls_ca = "smdp-ca.pem"\n')
+    assert "no such file" in one(plant.look(), "rsp", Level.FAILURE).seen
+    ca = plant.station.with_name("smdp-ca.pem")
+    ca.write_text("nothing in PEM")
+    assert one(plant.look(), "rsp", Level.FAILURE).do
+    ca.write_bytes(Pki.create().ci.certificate.public_bytes(serialization.Encoding.PEM))
+    assert one(plant.look(), "rsp", Level.OK)
+
+
 def test_the_clock_of_the_store(plant: Plant, store_of_yesterday: int) -> None:
     plant.site.write_text(plant.site.read_text().replace(f":{plant.closed_port}", f":{store_of_yesterday}"))
     findings = plant.look()
