@@ -262,7 +262,8 @@ def _account_downloads(
     chips = {eid: unit["card"] for eid, unit in truth.items()}
     owed = accounts_online.owed_results(journals)
     figures.unaccounted += accounts_online.judge(evidence, units, chips, owed)
-    figures.rsp = accounts_online.figures(evidence, list(filter(_loaded_cleanly, truth.values())), journals)
+    clean = [unit for unit in truth.values() if _loaded_cleanly(unit)]
+    figures.rsp = accounts_online.figures(evidence, clean, journals)
 
 
 def _count_apdus(figures: Figures, world: WorldSummary, truth: Iterable[dict[str, Any]], block_size: int) -> None:

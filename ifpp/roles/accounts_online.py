@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ifpp.model.states import PackageState
-from ifpp.station.rsp_book import count_owed, owed_in
+from ifpp.station.look import owed_notices
 from ifpp.store.records import UnitRecord
 from ifpp.wire.es10 import parse_pir
 
@@ -22,7 +22,7 @@ _RESULT = b"\xbf\x37"
 
 def owed_results(journals: Iterable[Path]) -> set[str]:
     """ICCIDs of which stations still owe the chip's result to an SM-DP+; raises CustodyError JOURNAL.WRITE."""
-    owed = (notice.raw for journal in journals for notice in owed_in(journal))
+    owed = (raw for journal in journals for raw in owed_notices(journal))
     return {str(parse_pir(raw).iccid) for raw in owed if raw.startswith(_RESULT)}
 
 
@@ -82,7 +82,9 @@ def _installations(evidence: Mapping[str, Any]) -> set[tuple[str, str, int]]:
     }
 
 
-def figures(evidence: Mapping[str, Any], clean: Sequence[Mapping[str, Any]], journals: Iterable[Path]) -> dict[str, Any]:
+def figures(
+    evidence: Mapping[str, Any], clean: Sequence[Mapping[str, Any]], journals: Iterable[Path]
+) -> dict[str, Any]:
     """What `--json` says as "rsp": how the activation codes stand at the SM-DP+, and what a download took.
 
     `clean`: the units of fleets that passed at their first seating. Commands as these chips counted them, from
@@ -100,7 +102,7 @@ def figures(evidence: Mapping[str, Any], clean: Sequence[Mapping[str, Any]], jou
         "apdus_per_download": _mean(commands),
         "round_trips_per_download": _mean([count for unit in clean for count in trips[unit["eid"]]]),
         "notifications_delivered": len(evidence["notifications"]),
-        "owed": sum(map(count_owed, journals)),
+        "owed": sum(len(owed_notices(journal)) for journal in journals),
         "calls": dict(sorted(evidence["calls"].items())),
         "sessions_cancelled": len(evidence["cancelled"]),
         "sessions_open": evidence["open_sessions"],

@@ -31,7 +31,7 @@ from ifpp.sim.doors import Ports
 from ifpp.sim.esbpp import PUBLIC_FILE
 from ifpp.sim.smdpf import SmDpf
 from ifpp.sim.world import WorldSummary
-from ifpp.station.rsp_book import count_owed
+from ifpp.station.look import owed_notices
 from ifpp.trust.people import badge_hash, new_salt
 
 LINE = "L1"
@@ -241,12 +241,14 @@ class FactoryFloor:
     @property
     def owed(self) -> int:
         """Notifications that stations still owe to SM-DP+."""
-        return sum(count_owed(self.journal(station)) for station in self.stations)
+        return sum(len(owed_notices(self.journal(station))) for station in self.stations)
 
     async def told(self, wait_s: float = _TELL_S) -> None:
         """Wait until SM-DP+ have what is owed to them, so long at most: who still owes something is in the account."""
         end = time.monotonic() + wait_s
-        while await asyncio.to_thread(lambda: self.owed) and time.monotonic() < end:
+        while await asyncio.to_thread(lambda: self.owed):
+            if time.monotonic() > end:
+                return
             await asyncio.sleep(0.5)
 
     async def metrics(self, child: Child) -> str:

@@ -83,7 +83,7 @@ class Told:
         self.names[name] += 1
         if name == "unit_result":
             self.results.append(document)
-        if name == "material" and document.get("kind") == "BPP":
+        if name == "material" and document.get("kind") in ("BPP", "CODE"):
             self.material[str(document["ref"])] = "spoiled" if document.get("qty_spoiled") else "consumed"
         while self.through + 1 in self.log:
             self.through += 1

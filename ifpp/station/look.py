@@ -69,6 +69,19 @@ def read_journal(path: Path) -> JournalRows:
         raise CustodyError("JOURNAL.WRITE", f"cannot be read: {error}", where=str(path)) from error
 
 
+def owed_notices(path: Path) -> list[bytes]:
+    """Read what a station still owes to SM-DP+, oldest first, as the chips signed it; the station may run.
+
+    Raises CustodyError JOURNAL.WRITE when it cannot be read.
+    """
+    query = "SELECT raw FROM rsp_notice WHERE delivered_at IS NULL AND refused IS NULL ORDER BY id"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as journal:
+            return [raw for (raw,) in journal.execute(query)]
+    except sqlite3.Error as error:
+        raise CustodyError("JOURNAL.WRITE", f"cannot be read: {error}", where=str(path)) from error
+
+
 def _look(connection: sqlite3.Connection, path: Path) -> JournalLook:
     def one(query: str) -> str:
         row = connection.execute(query).fetchone()

@@ -7,16 +7,12 @@ delivers what heads could not (`rsp_outbox`).
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ifpp.errors import CustodyError
 from ifpp.model.clock import Clock, utc_ms_text
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.rsp import Notice, OpenSession, SessionStep
@@ -206,18 +202,3 @@ def _session(row: Any) -> OpenSession:
 def _owed(row: Any) -> Owed:
     number, eid, seq_number, address, raw = row[:5]
     return Owed(number, Notice(Eid(eid), seq_number, address, raw))
-
-
-def count_owed(path: Path) -> int:
-    """Count the notifications in a journal that its station still owes; raises CustodyError JOURNAL.WRITE."""
-    return len(owed_in(path))
-
-
-def owed_in(path: Path) -> list[Notice]:
-    """Read the notifications in a journal that its station still owes; raises CustodyError JOURNAL.WRITE."""
-    query = "SELECT * FROM rsp_notice WHERE delivered_at IS NULL AND refused IS NULL ORDER BY id"
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            return [_owed(row).notice for row in connection.execute(query)]
-    except sqlite3.Error as error:
-        raise CustodyError("JOURNAL.WRITE", str(error), where=str(path)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ifpp.errors import SettingsError
@@ -21,6 +22,7 @@ class ResumingContext(ssl.SSLContext):
 
     def __init__(self, protocol: int) -> None:  # noqa: ARG002 - SSLContext takes it when it is made
         self._last: dict[str | bytes | None, ssl.SSLObject] = {}
+        self._sessions: dict[str | bytes | None, ssl.SSLSession] = {}
 
     def wrap_bio(
         self,
@@ -31,12 +33,20 @@ class ResumingContext(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         """As of SSLContext, with the session of the last connection to this host."""
-        last = self._last.get(server_hostname)
-        if session is None and last is not None:
-            session = last.session  # from TLS 1.3 on it came with the first answer, not with the handshake
-        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        made = super().wrap_bio(
+            incoming, outgoing, server_side, server_hostname, session or self._session_of(server_hostname)
+        )
         self._last[server_hostname] = made
         return made
+
+    def _session_of(self, host: str | bytes | None) -> ssl.SSLSession | None:
+        """The newest session of a host. From TLS 1.3 on it came with the first answer, not with the handshake."""
+        last = self._last.get(host)
+        if last is not None:
+            with suppress(ValueError):  # its handshake is under way: there is none yet
+                if (found := last.session) is not None:
+                    self._sessions[host] = found
+        return self._sessions.get(host)
 
 
 class Renewed:

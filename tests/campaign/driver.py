@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ifpp.sim.world import WorldSummary
-from ifpp.station.rsp_book import count_owed
+from ifpp.station.look import owed_notices
 from tests.campaign.edges import passed_at_start
 from tests.campaign.line import BROKER, Line, Say
 from tests.campaign.plan import LINE, Fault, Kind, Step
@@ -269,9 +269,9 @@ class Driver:
         for station, journal in journals.items():
             if left := _unacknowledged(journal):
                 line.stuck.append(f"{station}: {left} events were never acknowledged")
-        await _until(lambda: not any(map(count_owed, journals.values())), _SETTLE_S)
+        await _until(lambda: not any(map(owed_notices, journals.values())), _SETTLE_S)
         for station, journal in journals.items():
-            if left := count_owed(journal):
+            if left := len(owed_notices(journal)):
                 line.stuck.append(f"{station}: {left} notifications were never delivered")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ifpp.sim import smdp_file
 from ifpp.sim.euicc import Euicc
 from tests.end_to_end.test_demo import ROOT, figures
 from tests.hw.ports import KINDS, rig_of
@@ -51,20 +52,25 @@ def test_a_line_makes_what_its_recipe_promises(tmp_path: Path) -> None:
 
 
 def test_a_line_downloads_with_activation_codes(tmp_path: Path) -> None:
-    """One unit has too little memory, one loses contact in mid-download; both codes end where the SM-DP+ says."""
-    words = ("--recipe", "rsp-factory", "--units", "8", "--stations", "1", "--heads", "4", "--faults", "3")
-    done = ifpp("demo", *words, "--apdu-ms", "1", "--keep", "kept", "--json", "out.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    out = json.loads((tmp_path / "out.json").read_bytes())
-    assert out["unaccounted_reasons"] == []
-    assert (out["passed"], out["clean_to_ship"], out["failed"]) == (6, 6, {"CONTACT": 1, "PRODUCT": 1})
+    """One unit is dead, one loses contact in mid-download and gets the profile of the same code when seated again."""
+    words = ("--recipe", "rsp-factory", "--units", "8", "--stations", "1", "--heads", "4", "--faults", "2")
+    out = figures(tmp_path, *words, "--apdu-ms", "1", "--keep", "kept")
+    assert (out["passed"], out["clean_to_ship"], out["failed"]) == (7, 7, {"CONTACT": 1})
+    assert out["steps"]["notify"] == out["steps"]["read-back"] == {"PASS": 7}
     rsp = out["rsp"]
-    assert (rsp["codes"]["INSTALLED"], rsp["downloads"], rsp["sessions_open"]) == (6, 6, 0)
-    assert rsp["notifications_delivered"] >= 12, "the result and the enabling of each"
-    assert rsp["round_trips_per_download"] >= 3
+    assert (rsp["codes"], rsp["downloads"]) == ({"free": 3, "used": 7, "tied": 0}, 7)
+    assert (rsp["owed"], rsp["sessions_open"], rsp["round_trips_per_download"]) == (0, 0, 3.0)
+    # the result and the enabling of each, and the result of the load that was cut off
+    assert rsp["notifications_delivered"] == rsp["calls"]["handleNotification"] == 2 * 7 + 1
+    assert rsp["apdus_per_download"] > out["apdus_per_unit"] > 0
     (row,) = out["mass_balance"]
-    assert (row["imported"], row["installed"], row["failed"], row["holds"]) == (10, 6, 1, True)
-    assert row["available"] == 3
+    assert (row["imported"], row["installed"], row["available"], row["failed"]) == (10, 7, 3, 0)
+
+    smdp, _ = smdp_file.load(tmp_path / "kept" / "world" / "smdp-plus")
+    confirmed = {order.code for order in smdp.orders.values() if order.code}
+    logs = [path.read_text() for path in (tmp_path / "kept" / "logs").iterdir()]
+    assert len(confirmed) == 3
+    assert not any(code in text for code in confirmed for text in logs)
 
     fleet = json.loads((tmp_path / "kept" / "fleet-st01.json").read_bytes())
     passed = next(unit for unit in fleet["units"] if unit["bin"] == "pass")

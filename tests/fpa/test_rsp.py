@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from ifpp.errors import CustodyError, VerificationError
-from ifpp.fpa.es9 import Es9Client, HeadEs9
+from ifpp.fpa.es9 import Es9Client
 from ifpp.fpa.rsp import Download, Lpa, close_left_open, deliver, download
 from ifpp.model.ids import Iccid
 from ifpp.model.rsp import ActivationCode, Function, SessionStep
@@ -144,6 +145,23 @@ def test_a_new_connection_takes_up_the_tls_session(site: Site) -> None:
         return context._last["localhost"].session_reused
 
     assert [site.loop.run(reused()) for _ in range(3)] == [False, True, True]
+
+
+def test_connections_that_begin_together_do_not_wait_for_each_others_session(site: Site) -> None:
+    context = outward_context(site.ca)
+    for _ in range(2):
+        begun = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            begun.do_handshake()
+    seats = [site.seat() for _ in range(8)]
+    client = site.client_for(timeout_s=20)
+    for number, _ in enumerate(seats):
+        site.release(f"T-{number}")
+    with ThreadPoolExecutor(len(seats)) as pool:
+        lpas = [site.lpa(es9=site.es9(client)) for _ in seats]
+        orders = [site.order(seat, f"T-{number}") for number, seat in enumerate(seats)]
+        found = list(pool.map(download, [seat.chip for seat in seats], orders, lpas))
+    assert [fault(one) for one in found] == [""] * len(seats)
 
 
 def test_what_else_a_chip_is_asked(site: Site) -> None:
@@ -521,18 +539,14 @@ def test_sixteen_heads_at_once(site: Site) -> None:
     orders = [site.release(f"H-{number}") for number in range(16)]
     before = site.server.connections
 
-    async def all_heads() -> list[Download]:
-        loop = asyncio.get_running_loop()
+    def one(number: int, seat: Seat) -> Download:
+        lpa = site.lpa()
+        got = download(seat.chip, site.order(seat, f"H-{number}"), lpa)
+        deliver(seat.chip, seat.eid, lpa.es9, site.book)
+        return got
 
-        def one(number: int, seat: Seat) -> Download:
-            lpa = site.lpa(es9=HeadEs9(site.client, loop))
-            got = download(seat.chip, site.order(seat, f"H-{number}"), lpa)
-            deliver(seat.chip, seat.eid, lpa.es9, site.book)
-            return got
-
-        return list(await asyncio.gather(*(asyncio.to_thread(one, *each) for each in enumerate(seats))))
-
-    found = site.loop.run(all_heads())
+    with ThreadPoolExecutor(16) as heads:
+        found = list(heads.map(one, range(16), seats))
     assert {fault(got) for got in found} == {""}
     assert len({got.iccid for got in found}) == 16
     assert {order.state for order in orders} == {State.INSTALLED}

@@ -19,6 +19,7 @@ from ifpp.model.clock import SystemClock
 from ifpp.model.ids import Eid, Iccid
 from ifpp.model.rsp import OpenSession, SessionStep
 from ifpp.roles.online import Wishes, download_profile
+from ifpp.roles.simulation import smdp_plus_of
 from ifpp.sim import pki
 from ifpp.sim.smdp_plus import State
 from ifpp.sim.smdp_world import OnlineWorld
@@ -115,6 +116,11 @@ def test_a_process_that_is_killed_in_a_load(running: Running, capsys: pytest.Cap
     order = smdp.orders["SIM-0003"]
     assert (said["state"], said["iccid"]) == ("INSTALLED", order.profile.iccid)
     assert (order.state, order.bindings) == (State.INSTALLED, 1)
+
+
+def test_a_world_whose_chips_are_loaded_has_no_smdp_plus(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no SM-DP"):
+        smdp_plus_of(tmp_path, tmp_path / "out")
 
 
 def test_the_evidence_of_the_server(running: Running) -> None:

@@ -389,6 +389,18 @@ def test_unknown_dialect_operations(bench: Bench, request_hex: str, sw: int) -> 
     assert bench.terminal.send(bytes.fromhex(request_hex)) == (b"", sw)
 
 
+def test_a_chip_of_today_does_not_know_the_dialect_and_answers_its_lpa_at_once() -> None:
+    """Never had a one-time key, never had factory services: F9 is to it what any other unknown request is."""
+    bench = new_bench(keys=0)
+    unknown = bench.terminal.send(bytes.fromhex("f702a000"))
+    assert unknown[1] != 0x9000
+    for command in (bytes.fromhex("f902a000"), LIST, DELETE_ALL, LOCK, LOCK_AND_DELETE):
+        assert bench.terminal.send(command) == unknown
+    assert len(bench.terminal.ask(bytes.fromhex("bf2e00")).need(0x80).value) == 16
+    assert bench.terminal.ask(bytes.fromhex("bf2d00")).need(0xA0).children() == []
+    assert not bench.card.nvm.locked
+
+
 def test_lock_needs_the_keys_gone(bench: Bench) -> None:
     assert result_code(bench.terminal.ask(LOCK)) == 2
     assert status(bench.terminal) == (1, 3)

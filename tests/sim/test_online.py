@@ -154,6 +154,19 @@ def test_a_whole_session_and_what_the_server_knows_of_it() -> None:
     assert run.terminal.ask(bytes.fromhex("bf2800")).need(0xA0).children()[1:] == []
 
 
+def test_a_download_is_counted_on_both_sides() -> None:
+    """The chip from GetEUICCChallenge to its result, the server up to the package; what is told later is not in it."""
+    run = session()
+    before = len(run.terminal.sent)
+    offer, answer = run.prepared()
+    pir, _ = run.terminal.load(run.package(offer, answer.raw))
+    assert run.card.download_apdus == [len(run.terminal.sent) - before]
+    assert run.card.load_apdus[0] < run.card.download_apdus[0]
+    notify(run, pir)
+    assert run.order.round_trips == 3
+    assert len(run.card.download_apdus) == 1
+
+
 def notify(run: Session, raw: bytes) -> None:
     assert run.smdp.call("handleNotification", {"pendingNotification": base64.b64encode(raw).decode()}) is None
 
