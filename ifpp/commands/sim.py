@@ -28,13 +28,14 @@ def sim_fleet(
     tape: Annotated[Path | None, typer.Option(help="Write every APDU the chips received here.")] = None,
     out: Annotated[Path, typer.Option(help="Write what became of every unit here.")] = Path("fleet.json"),
     reseats: Annotated[int, typer.Option(min=0, max=100, help="How often the robot seats a unit again.")] = 3,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep the slots open until standard input says end.")] = False,
 ) -> None:
     """Serve virtual chips on slots, in readers or in modems, and feed them with a robot."""
     from ifpp.roles.simulation import FleetOptions, fleet
     from ifpp.sim.doors import Ports
 
     options = FleetOptions(
-        station, heads, apdu_ms, handling_ms, Ports(ports), folder, readers, modem, tape, out, reseats
+        station, heads, apdu_ms, handling_ms, Ports(ports), folder, readers, modem, tape, out, reseats, stay
     )
     fleet(world, options)
 

@@ -46,6 +46,11 @@ class Child:
             "PROCESS.DIED", f"{what}; its log ends: {' | '.join(tail) or '(empty)'}", where=str(self.log)
         )
 
+    async def line(self) -> str:
+        """Read the next line the process says; "" when it ends instead."""
+        assert self.process.stdout is not None  # noqa: S101 - started with a pipe
+        return (await self.process.stdout.readline()).decode()
+
     async def tell(self, line: str) -> None:
         """Write one line to the process."""
         assert self.process.stdin is not None  # noqa: S101 - started with a pipe

@@ -140,6 +140,7 @@ class _Demo:
         self._floor.encrypt_deliveries = options.encrypt_deliveries
         self._floor.mes = options.mes
         self._floor.recipe_file = recipe_file
+        self._floor.fleet_extra = ("--stay",)  # else the figures would end with heads that are down
         if options.dm_auth:
             self._floor.station_extra += "\n[recipe]\ndm_auth = true\n"
 
@@ -171,6 +172,7 @@ class _Demo:
             await floor.metrics(floor.children[SUPERVISOR])
             cpu_s = sum(child.cpu_s() for child in stations) - cpu_s
             await floor.children.stop(*stations)
+            await self._end([*floor.fleets.values()])
             if options.mes:
                 await demo_mes.conclude(floor)
             await floor.deliver_reports(world, reports)
@@ -223,23 +225,31 @@ class _Demo:
         start = time.monotonic()
         for chips in fleet:
             await chips.tell("go")
-        await self._watch(fleet, start)
+        done = [asyncio.create_task(chips.line(), name=chips.name) for chips in fleet]
+        await self._watch(done, start)
+        for chips, one in zip(fleet, done, strict=True):
+            if not one.result():
+                raise chips.death(f"{chips.name} ended in the middle of the work")
+
+    async def _end(self, fleet: list[Child]) -> None:
+        """The stations have gone: let the chips go and say what became of them."""
         for chips in fleet:
-            if chips.process.returncode:
+            await chips.tell("end")
+            if await chips.process.wait():
                 raise chips.death(f"{chips.name} ended with {chips.process.returncode}")
 
-    async def _watch(self, fleet: list[Child], start: float) -> None:
-        """Show progress until every fleet has ended; raises ServiceError when a process dies or nothing moves."""
+    async def _watch(self, done: list[asyncio.Task[str]], start: float) -> None:
+        """Show progress until every fleet is done; raises ServiceError when a process dies or nothing moves."""
         patience_s = _PATIENCE_S + _LONGEST_LOAD_APDUS * self._options.apdu_ms / 1000
         attempts, moved = 0, start
         factory = Factory.open(self._floor.database)
         try:
-            while any(chips.process.returncode is None for chips in fleet):
+            while not all(one.done() for one in done):
                 await asyncio.sleep(_PROGRESS_S)
                 if self._screen.interrupted:
                     raise asyncio.CancelledError
                 for child in self._floor.children.dead():
-                    if child not in fleet and child.name not in ("import", "keys"):
+                    if child.name not in ("import", "keys"):
                         raise child.death(f"{child.name} ended in the middle of the work")
                 counts = await asyncio.to_thread(factory.unit_counts)
                 if (now := sum(row.attempts for row in counts)) != attempts:

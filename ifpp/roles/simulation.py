@@ -35,6 +35,7 @@ class FleetOptions:
     tape: Path | None
     out: Path
     reseats: int = RESEATS
+    stay: bool = False
 
 
 def fleet(world: Path, options: FleetOptions) -> None:
@@ -57,6 +58,7 @@ def fleet(world: Path, options: FleetOptions) -> None:
             doors=DoorPlan(options.ports, options.folder, readers, options.modem),
             tape_path=options.tape,
             reseats=options.reseats,
+            stay=options.stay,
         )
     except ValueError as error:
         raise SettingsError("COMMAND.INVALID", str(error), where="--ports, --readers or --modem") from error

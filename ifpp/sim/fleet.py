@@ -6,6 +6,7 @@ stdin    a line "go" lets the robots start; so does SIGUSR1; end of file without
     "allow N"   from now on a robot takes no more than so many units from its pile, in all
     "blackout"  every chip loses its power, as where the mains fail
     "busy"      says in a line how many units sit under a busy lamp: {"busy": N}
+    "end"       where the slots stay open after the last unit, which a line says: {"done": true}
 result   `out_path`, written when the piles are empty and the slots cleared, or on SIGTERM and SIGINT:
     {"finished": true, "work_s": seconds from "go" to the last removal, "units": [{"eid", "sn", "station", "slot",
       "bin": "pass"|"fail"|"hold"|"contact"|"", "lamp": the last verdict, "lamps": one for each seating, "seatings",
@@ -174,9 +175,11 @@ async def run_fleet(
     reseats: int = RESEATS,
     doors: DoorPlan = TCP_DOORS,
     tape_path: Path | None = None,
+    stay: bool = False,
 ) -> bool:
     """Serve, announce, wait for "go", work, write the result; True when every unit went through.
 
+    `stay`: the slots stay open until "end", so that no station sees its heads go.
     Raises OSError, ValueError, KeyError when the world cannot be read.
     """
     fleet = Fleet(
@@ -185,7 +188,7 @@ async def run_fleet(
     if tape_path is not None:
         fleet.record()
     gc.freeze()  # chips live as long as the process: the collector need not look at them again
-    work = asyncio.create_task(_serve(fleet), name="fleet")
+    work = asyncio.create_task(_serve(fleet, stay=stay), name="fleet")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, work.cancel)
@@ -204,10 +207,9 @@ def serve_fleet(world_dir: Path, stations: Sequence[str], **options: Any) -> boo
         return runner.run(run_fleet(world_dir, stations, **options))
 
 
-async def _serve(fleet: Fleet) -> None:
+async def _serve(fleet: Fleet, *, stay: bool) -> None:
     heads = await fleet.start()
-    sys.stdout.write(json.dumps({"ready": True, "heads": heads}) + "\n")
-    sys.stdout.flush()
+    _say({"ready": True, "heads": heads})
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -217,6 +219,9 @@ async def _serve(fleet: Fleet) -> None:
             orders = asyncio.create_task(_orders(fleet, reader), name="orders")
             try:
                 await fleet.work()
+                if stay:
+                    _say({"done": True})
+                    await orders
             finally:
                 orders.cancel()
     finally:
@@ -239,19 +244,25 @@ async def _go(fleet: Fleet, reader: asyncio.StreamReader) -> bool:
 
 
 async def _orders(fleet: Fleet, reader: asyncio.StreamReader) -> bool:
-    """Do what standard input says; True at "go", False at its end."""
+    """Do what standard input says; True at "go", False at "end" and at its end."""
     while text := await reader.readline():
         match text.split():
             case [b"go"]:
                 return True
+            case [b"end"]:
+                return False
             case [b"allow", units] if units.isdigit():
                 fleet.allow(int(units))
             case [b"blackout"]:
                 fleet.blackout()
             case [b"busy"]:
-                sys.stdout.write(json.dumps({"busy": fleet.busy}) + "\n")
-                sys.stdout.flush()
+                _say({"busy": fleet.busy})
     return False
+
+
+def _say(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
 
 
 def _eim_id(raw: bytes) -> str:
