@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ifpp.bus.client import Connection
+from ifpp.model.structs import prepare_structs
 from tests import contract
 from tests.real import pcscd
 
@@ -27,6 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hardware", "tests on one real chip, which they end: see tests/hardware")
     group.addoption("--reader", default="", help="port URL or PC/SC reader name of the head the chip sits in")
     group.addoption("--eid", default="", help="EID of the one chip that may be used up, 32 digits")
+
+
+def pytest_collection_finish() -> None:
+    prepare_structs()  # as every process of ifpp does: tests decode in threads, too
 
 
 def pytest_sessionfinish() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ifpp.errors import IfppError, SettingsError
 from ifpp.log import configure
+from ifpp.model.structs import prepare_structs
 from ifpp.roles import notify
 from ifpp.settings import Site, Trust
 from ifpp.trust.certificate import CertificatePolicies
@@ -28,6 +29,7 @@ def run_until_stopped(main: Main) -> None:
     KeyboardInterrupt after the second signal.
     """
     configure()
+    prepare_structs()
     notify.trace_hangs()
     try:
         asyncio.run(_with_signals(main))
