@@ -12,6 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards reference contract package bundle install-test lock clean
 .DELETE_ON_ERROR:
+unexport PYTHONDONTWRITEBYTECODE # demos and tests start hundreds of processes: each would compile everything anew
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
 	@$(BIN)/ifpp demo $(DEMO)
@@ -30,7 +31,7 @@ floors: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev readers
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.fuzz_wire -atheris_runs=$(FUZZ_RUNS)
