@@ -12,7 +12,6 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test system lint types floors unit fuzz bench screens study soak campaign readers dashboards reference contract package bundle install-test lock clean
 .DELETE_ON_ERROR:
-unexport PYTHONDONTWRITEBYTECODE # demos and tests start hundreds of processes: each would compile everything anew
 
 demo: $(VENV)/.runtime $(if $(findstring pcsc,$(DEMO))$(findstring mixed,$(DEMO)),readers)
 	@$(BIN)/ifpp demo $(DEMO)
