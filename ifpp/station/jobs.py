@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from ifpp.model.messages import FirstArticles, Job, JobState
 
@@ -35,11 +36,11 @@ class Jobs:
         self._first = state.first_articles
         self.heard = True
         self._changed.set()
+        self._changed = asyncio.Event()
 
     async def current(self, wait_s: float = 0.5) -> Job | None:
         """Return the job to work on; waits up to `wait_s` for one to come."""
         if self._job is None:
-            self._changed.clear()
             try:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()
@@ -62,10 +63,9 @@ class Jobs:
             self._begun[job.job_order_id] = self._begun.get(job.job_order_id, 0) + 1
         return True
 
-    async def changed(self) -> None:
-        """Wait for the line's next word."""
-        self._changed.clear()
-        await self._changed.wait()
+    def changed(self) -> Awaitable[object]:
+        """What is over with the first word of the line after this call."""
+        return self._changed.wait()
 
     @property
     def job_order_id(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ifpp.model.messages import FirstArticles, JobState
 from ifpp.model.states import E10, Lamp
 from ifpp.station.jobs import Jobs
-from tests.station.shop import JOB, Run, Shop, shop, world
+from tests.station.shop import JOB, PATIENCE_S, Run, Shop, shop, world
 
 __all__ = ["shop", "world"]
 
@@ -50,3 +52,16 @@ async def test_after_its_first_article_a_head_waits_for_the_release(shop: Shop) 
         run.jobs.update(said())
         await run.socket.shows(Lamp.OFF)
         assert await run.load(shop.chip(1)) is Lamp.PASS
+
+
+async def test_no_word_of_the_line_is_missed() -> None:
+    jobs = Jobs("st01")
+    changed = jobs.changed()
+    jobs.update(said())  # before anybody has begun to wait
+    async with asyncio.timeout(PATIENCE_S):
+        await changed
+    waiting = asyncio.create_task(asyncio.wait_for(jobs.changed(), PATIENCE_S), name="waiting")
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    jobs.update(said())
+    await waiting
