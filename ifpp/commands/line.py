@@ -25,7 +25,9 @@ def demo(
     faults: Annotated[int, typer.Option(min=0, help="Faulty units among them.")] = 0,
     ports: Annotated[PortKind, typer.Option(help="How heads reach chips; pcsc and mixed need root or sudo.")] = "tcp",
     modem: Annotated[str, typer.Option(help="Personality of simulated modems.")] = "plain",
-    template: Annotated[Path | None, typer.Option(help="A SAIP profile (DER) instead of generated ones.")] = None,
+    template: Annotated[
+        list[Path] | None, typer.Option(help="A SAIP profile (DER) instead of generated ones; several: in turn.")
+    ] = None,
     broker: Annotated[Broker, typer.Option(help="Which broker; auto takes Mosquitto if it is there.")] = "auto",
     json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep all files of the run in this new folder.")] = None,
@@ -57,7 +59,7 @@ def demo(
         faults,
         Ports(ports),
         modem,
-        template,
+        template or (),
         kind,
         json,
         keep,

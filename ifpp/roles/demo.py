@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class DemoOptions:
     faults: int
     ports: Ports
     modem: str
-    template: Path | None
+    templates: Sequence[Path]
     broker: BrokerKind | None
     json: Path | None
     keep: Path | None
@@ -65,14 +66,14 @@ class DemoOptions:
 
 def demo(options: DemoOptions) -> int:
     """Run the demo; returns 0 when every unit is accounted for, 1 when not, 130 after Ctrl-C."""
-    template = _check(options)
+    templates = _check(options)
     recipe_file = find_recipe(options.recipe) if options.recipe else None
     recipe = load_recipe(recipe_file) if recipe_file else None
     if recipe is not None and needs_modem(recipe) and options.ports is not Ports.MODEM:
         raise SettingsError("COMMAND.INVALID", "this recipe wants modem heads: --ports modem", where="--recipe")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="ifpp-demo-"))
     try:
-        figures = asyncio.run(_Demo(options, folder, template, recipe, recipe_file).run())
+        figures = asyncio.run(_Demo(options, folder, templates, recipe, recipe_file).run())
     except (asyncio.CancelledError, KeyboardInterrupt):
         _say("stopped; every process has ended")
         return 130
@@ -87,8 +88,8 @@ def demo(options: DemoOptions) -> int:
     return 0 if figures.sound else 1
 
 
-def _check(options: DemoOptions) -> bytes | None:
-    """Refuse what cannot work before anything is started; returns the template."""
+def _check(options: DemoOptions) -> list[bytes]:
+    """Refuse what cannot work before anything is started; returns the templates."""
     if options.units < options.stations:
         raise SettingsError("COMMAND.INVALID", "there are fewer units than stations", where="--units")
     if options.faults > options.units:
@@ -101,15 +102,16 @@ def _check(options: DemoOptions) -> bytes | None:
         raise SettingsError("COMMAND.INVALID", "these want keys", where="--encrypt-deliveries or --dm-auth")
     if options.keys is KeysKind.PKCS11:
         softhsm_module()
-    if options.template is None:
-        return None
+    return [_template(path) for path in options.templates]
+
+
+def _template(path: Path) -> bytes:
     try:
-        template = options.template.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise SettingsError(
-            "SETTINGS.MISSING", f"cannot be read ({error.strerror})", where=f"--template {options.template}"
+            "SETTINGS.MISSING", f"cannot be read ({error.strerror})", where=f"--template {path}"
         ) from error
-    return template
 
 
 class _Demo:
@@ -117,14 +119,14 @@ class _Demo:
         self,
         options: DemoOptions,
         folder: Path,
-        template: bytes | None,
+        templates: Sequence[bytes],
         recipe: Recipe | None = None,
         recipe_file: Path | None = None,
     ) -> None:
         self._options = options
         self._recipe = recipe
         self._folder = folder
-        self._template = template
+        self._templates = templates
         self._stations = [f"st{number:02d}" for number in range(1, options.stations + 1)]
         self._floor = FactoryFloor(
             folder,
@@ -206,7 +208,7 @@ class _Demo:
                 units=self._options.units,
                 seed=self._options.seed,
                 jobs=jobs,
-                template=self._template,
+                templates=self._templates,
                 faults=self._options.faults,
                 fault_classes=FAULT_CLASSES_ONLINE if recipe and recipe.online else FAULT_CLASSES,
                 make=make_of(recipe) if recipe else None,

@@ -376,7 +376,7 @@ class SlotServer:
             slot.hang_up()
 
 
-class _PreciseSelector(selectors.DefaultSelector):
+class PreciseSelector(selectors.DefaultSelector):
     """epoll counts whole milliseconds; select() on the epoll descriptor itself waits by the microsecond."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -388,4 +388,4 @@ class _PreciseSelector(selectors.DefaultSelector):
 
 def precise_loop() -> asyncio.AbstractEventLoop:
     """An event loop whose timers are good to about 0.1 ms (asyncio's own round up to the next millisecond)."""
-    return asyncio.SelectorEventLoop(_PreciseSelector())
+    return asyncio.SelectorEventLoop(PreciseSelector())

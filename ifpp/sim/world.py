@@ -127,18 +127,18 @@ class _Unit:
 
 @dataclass(frozen=True, slots=True)
 class _Operator:
-    """Whose profiles they are: of each type in four sizes spread over `profile_kb`, or all like `template`."""
+    """Whose profiles they are: of each type in four sizes spread over `profile_kb`, or like `templates` in turn."""
 
     seed: int
     profile_kb: tuple[int, int]
-    template: bytes | None
+    templates: Sequence[bytes]
     first_serial: int
 
     def stock(self, index: int, profile_type: str) -> ProfileStock:
         """Profiles of one type with numbers of their own."""
         low, high = self.profile_kb
         sizes = [1000 * low + 1000 * (high - low) * n // (_TEMPLATES_PER_TYPE - 1) for n in range(_TEMPLATES_PER_TYPE)]
-        made = [self.template] if self.template else [build_template(size, seed=self.seed) for size in sizes]
+        made = self.templates or [build_template(size, seed=self.seed) for size in sizes]
         return ProfileStock(
             profile_type,
             made,
@@ -249,7 +249,7 @@ def build_world(
     seed: int,
     jobs: Sequence[JobPlan],
     profile_kb: tuple[int, int] = (12, 60),
-    template: bytes | None = None,
+    templates: Sequence[bytes] = (),
     ppk: bool | None = None,
     otks_per_chip: int = 3,
     profiles_per_unit: int = 1,
@@ -262,7 +262,7 @@ def build_world(
     """Make a fresh world in `directory` (created; FileExistsError when it holds one already).
 
     Units are dealt to the jobs in turn. `profile_kb` is the range of profile sizes in 1000 bytes, each type comes in
-    four sizes spread over it; `template` takes this SAIP package for every profile instead. `ppk` None takes
+    four sizes spread over it; `templates` are SAIP packages to take in turn instead. `ppk` None takes
     session-key and random-key mode in turn. `dm_master`, `make`: see Eum. `faults` units, chosen by the seed, get
     the `fault_classes` in turn. `smdp_plus`: host:port that chips without one-time keys download from; then nobody
     delivers data of chips or packages.
@@ -282,13 +282,13 @@ def build_world(
         (directory / name).mkdir(mode=0o700)
     tree = pki.Pki.create()
     eum = Eum(tree, seed=seed, dm_master=dm_master, make=make)
-    last_apdu = _FIRST_LOAD_APDU + 2 * (len(template) // 1000 if template else profile_kb[0])
+    last_apdu = _FIRST_LOAD_APDU + 2 * (min(map(len, templates)) // 1000 if templates else profile_kb[0])
     made = [
         _Unit(number, _personalise(eum, fault, otks_per_chip, lambda: rng.randint(_FIRST_LOAD_APDU, last_apdu)), fault)
         for number, fault in enumerate(plan, start=1)
     ]
     ci = _write_chips(directory, tree, made)
-    operator = _Operator(seed, profile_kb, template, rng.randrange(90_000) * _SERIALS_PER_JOB)
+    operator = _Operator(seed, profile_kb, templates, rng.randrange(90_000) * _SERIALS_PER_JOB)
     shares = [(n, JobPlan(*job), made[n :: len(jobs)]) for n, job in enumerate(jobs)]
     if smdp_plus:
         esed = None

@@ -74,7 +74,7 @@ def measure(heads: int, units: int, hsm_ms: float, seed: int = 1) -> Run:
 async def _measure(folder: Path, heads: int, units: int, hsm_ms: float, seed: int) -> Run:
     jobs = [JobPlan("JO-1", "BENCH", "EU", [_STATION])]
     template = build_template(_PROFILE_BYTES, seed=1)
-    world = build_world(folder / "world", units=units, seed=seed, jobs=jobs, template=template)
+    world = build_world(folder / "world", units=units, seed=seed, jobs=jobs, templates=[template])
     floor = _Floor(folder, heads, hsm_ms)
     try:
         await floor.start_broker()

@@ -74,7 +74,7 @@ async def _compare(folder: Path, seed: int, binary: Path) -> tuple[Run, Run]:
         units=_HEADS * _UNITS_A_HEAD,
         seed=seed,
         jobs=[JobPlan("JO-1", "BENCH", "EU", [_STATION])],
-        template=build_template(_PROFILE_BYTES, seed=1),
+        templates=[build_template(_PROFILE_BYTES, seed=1)],
     )
     shutil.copytree(world.directory, folder / "again")
     floor = _Floor(folder / "station")

@@ -69,13 +69,14 @@ def test_without_mosquitto_the_python_broker_does(tmp_path: Path) -> None:
     assert out["passed"] == out["acked"] == 6
 
 
-@pytest.mark.parametrize("template", sorted(path.name for path in TS48.glob("*.der")) or ["ts48"])
-def test_real_test_profiles_go_the_whole_way(tmp_path: Path, template: str) -> None:
+def test_real_test_profiles_go_the_whole_way(tmp_path: Path) -> None:
     if not TS48.is_dir():
         pytest.skip(f"the GSMA TS.48 test profiles are not at {TS48}")
-    options = ["--units", "4", "--stations", "1", "--heads", "2", "--apdu-ms", "0"]
-    out = figures(tmp_path, *options, "--template", str(TS48 / template))
-    assert out["passed"] == out["clean_to_ship"] == 4
+    templates = sorted(map(str, TS48.glob("*.der")))
+    options = [word for template in templates for word in ("--template", template)]
+    number = 2 * len(templates)  # two jobs, and each deals them out anew
+    out = figures(tmp_path, "--units", str(number), "--stations", "1", "--heads", "4", "--apdu-ms", "0", *options)
+    assert out["passed"] == out["clean_to_ship"] == number > 0
 
 
 @pytest.fixture(scope="module")

@@ -130,15 +130,15 @@ def test_sizes_spread_over_the_range(tmp_path: Path) -> None:
     assert (sizes[0], len(sizes), sizes[-1]) == (4, 4, 10)
 
 
-def test_a_given_template_and_two_profiles_a_unit(tmp_path: Path) -> None:
-    template = build_template(5_000, seed=99, name="given")
-    world = small(tmp_path / "w", template=template, profiles_per_unit=2)
+def test_given_templates_in_turn_and_two_profiles_a_unit(tmp_path: Path) -> None:
+    templates = [build_template(5_000, seed=99, name=name) for name in ("given1", "given2")]
+    world = small(tmp_path / "w", templates=templates, profiles_per_unit=2)
     made = packages(world)
     assert all(len(unit.iccids) == 2 for unit in world.units)
     assert len({iccid for unit in world.units for iccid in unit.iccids}) == 12
     for unit in world.units:
         for slot, package in enumerate(made[unit.eid]):
-            assert b"given" in opened(chip_of(world, unit.eid), slot, package)[1]
+            assert b"given%d" % (slot + 1) in opened(chip_of(world, unit.eid), slot, package)[1]
 
 
 def test_faults_are_planned_in_turn_and_built_in(tmp_path: Path) -> None:
