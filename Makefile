@@ -30,7 +30,7 @@ floors: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev readers
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.fuzz_wire -atheris_runs=$(FUZZ_RUNS)

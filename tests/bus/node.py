@@ -16,7 +16,7 @@ from ifpp.model.clock import SystemClock
 from ifpp.model.messages import Online
 
 TOPICS = Topics("acme", "graz", "hall-2", "L1")
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -36,7 +36,9 @@ def _holds(condition: Callable[[], bool]) -> bool:
 class Node:
     """One BusClient with recording callbacks."""
 
-    def __init__(self, port: int, node_id: str, subscriptions: list[str] | None = None) -> None:
+    def __init__(
+        self, port: int, node_id: str, subscriptions: list[str] | None = None, *, timeout_s: float = 30.0
+    ) -> None:
         self.sessions: list[int] = []
         self.connections: list[int] = []
         self.received: list[Inbound] = []
@@ -45,7 +47,7 @@ class Node:
         self.gate = asyncio.Event()
         self.gate.set()
         self.client = BusClient(
-            BrokerAddress("127.0.0.1", port, timeout_s=1.0, retry_first_s=0.02, retry_last_s=0.1),
+            BrokerAddress("127.0.0.1", port, timeout_s=timeout_s, retry_first_s=0.02, retry_last_s=0.1),
             TOPICS,
             node_id,
             "boot-1",

@@ -17,7 +17,7 @@ from ifpp.model.clock import SystemClock
 from tests.tui import pictures
 
 TOPICS = Topics("E", "S", "A", "L1")
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.timeout(210)
-@pytest.mark.parametrize("recipe", ["", "rsp-factory"])
-def test_ten_faults_do_no_harm(tmp_path: Path, recipe: str) -> None:
+@pytest.mark.parametrize(("recipe", "kills", "units"), [("", 10, 30), ("rsp-factory", 6, 20)])
+def test_a_few_faults_do_no_harm(tmp_path: Path, recipe: str, kills: int, units: int) -> None:
     require(BrokerKind.MOSQUITTO)
-    command = [sys.executable, "-m", "tests.campaign", "--kills", "10", "--seed", "11", "--units", "30"]
+    command = [sys.executable, "-m", "tests.campaign", "--kills", str(kills), "--seed", "11", "--units", str(units)]
     command += ["--minutes", "3", "--apdu-ms", "5", "--json", str(tmp_path / "c.json"), "--recipe", recipe]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -30,6 +30,6 @@ def test_ten_faults_do_no_harm(tmp_path: Path, recipe: str) -> None:
         "unresolved_wrongly": 0,
         "stuck": 0,
     }
-    assert outcome["faults"] == sum(outcome["kills"].values()) == 10
-    assert outcome["passed"] >= 27  # 3 are made faulty
-    assert outcome["events"] >= outcome["attempts"] >= 30
+    assert outcome["faults"] == sum(outcome["kills"].values()) == kills
+    assert outcome["passed"] >= 0.9 * units  # one in ten is made faulty
+    assert outcome["events"] >= outcome["attempts"] >= units

@@ -101,7 +101,7 @@ async def test_silence_over_a_socket_is_overcome_too(make_cases: Make) -> None:
     card.limit = BlockLimit(130, 0)
     slot.seat(card)
     port = TcpPort(server.urls["h01"])
-    chip = Chip(port, load_apdu_timeout_s=0.1)
+    chip = Chip(port, load_apdu_timeout_s=0.5)
 
     def provision() -> Verdict:
         port.open()
@@ -109,7 +109,7 @@ async def test_silence_over_a_socket_is_overcome_too(make_cases: Make) -> None:
         prepare(chip, case.order)
         return load(chip, case.order, case.key)
 
-    verdict = await asyncio.wait_for(asyncio.to_thread(provision), 10)
+    verdict = await asyncio.wait_for(asyncio.to_thread(provision), 60)
     port.close()
     server.stop()
     assert (verdict.state, chip.block_size) == (PackageState.INSTALLED, 120)

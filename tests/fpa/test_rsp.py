@@ -383,7 +383,7 @@ def test_a_slow_server(site: Site) -> None:
     site.release()
     seat = site.seat()
     site.server.troubles["authenticateClient"] = ["slow"]
-    es9 = site.es9(site.client_for(timeout_s=0.3))
+    es9 = site.es9(site.client_for(timeout_s=2))
     got = download(seat.chip, site.order(seat), site.lpa(es9=es9, attempts=1))
     assert fault(got) == "RSP.UNREACHABLE"
     left = site.book.left_open(seat.eid)

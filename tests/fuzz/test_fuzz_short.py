@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.fuzz.fuzz_wire import TARGETS, Target, mutate, one_input, run_short
@@ -13,10 +11,8 @@ RUNS = 1000
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_bent_inputs_raise_nothing_else(target: Target) -> None:
-    started = time.perf_counter()
     accepted = run_short(target, RUNS)
     assert accepted < RUNS  # a target that accepts everything reads nothing
-    assert time.perf_counter() - started < 20.0
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

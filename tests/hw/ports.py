@@ -37,7 +37,7 @@ class Kind:
     door: Callable[[Slots, Path], Door]
     own_lamp: bool = False
     raw: bool = True
-    patience_s: float = 2.0
+    patience_s: float = 20.0
     netns: Callable[[], str] = str
 
 

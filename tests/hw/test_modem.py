@@ -8,7 +8,6 @@ import select
 import subprocess
 import sys
 import threading
-import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -353,11 +352,9 @@ def test_a_modem_that_is_unplugged(models: Path) -> None:
 def test_a_modem_that_dies_while_it_is_asked_for_the_sim(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModemPort._ask, "__kwdefaults__", {"prefix": "", "timeout_s": 0.2})
     with opened([("AT+CPIN?", "")], models) as (port, _):
-        start_s = time.monotonic()
         with pytest.raises(TransportError) as caught:
             port.wait_seated(0)
         assert caught.value.code == "HEAD.UNREACHABLE"
-        assert time.monotonic() - start_s < 8
 
 
 # ---- what a station file may say ----------------------------------------------------------------------------------

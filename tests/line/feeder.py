@@ -42,7 +42,7 @@ class Feeder:
         self._window = window
         self._topics = topics
         self.bus = BusClient(
-            BrokerAddress("127.0.0.1", port, timeout_s=2.0, retry_first_s=0.05, retry_last_s=0.2),
+            BrokerAddress("127.0.0.1", port, timeout_s=10.0, retry_first_s=0.05, retry_last_s=0.2),
             topics,
             node_id,
             "boot-1",

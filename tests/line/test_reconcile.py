@@ -65,7 +65,7 @@ class Mind:
         before = len(self.asked)
         over = asyncio.Event()
         running = asyncio.create_task(self.reconciler.run(over))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.clock.sleepers:  # noqa: ASYNC110 - the database's doing
                 await asyncio.sleep(0.001)
         over.set()

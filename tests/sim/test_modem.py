@@ -32,7 +32,7 @@ class Stand:
     server: ModemServer
     line: int
 
-    async def say(self, command: str, *, patience_s: float = 2.0) -> bytes:
+    async def say(self, command: str, *, patience_s: float = 30.0) -> bytes:
         """Send a command and return all that comes until the line is quiet."""
         os.write(self.line, command.encode() + b"\r")
         return await asyncio.to_thread(self._hear, patience_s)

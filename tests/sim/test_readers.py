@@ -14,7 +14,7 @@ from tests.sim.bench import new_bench
 
 OFF, ON, GET_ATR = b"\x00", b"\x01", b"\x04"
 OPEN_CHANNEL = bytes.fromhex("0070000001")
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 
 class Vpcd:

@@ -52,7 +52,7 @@ async def feed(units: list[Unit], lamps: list[Lamp], *, reseats: int = 3) -> lis
         slot.show(lamp)
         await until(lambda: sum(each.seatings for each in units) == len(answered))
         slot.show(Lamp.OFF)
-    await asyncio.wait_for(robot, 5)
+    await asyncio.wait_for(robot, 60)
     return answered
 
 
@@ -88,7 +88,7 @@ async def test_a_unit_its_head_does_not_know_of_is_seated_again() -> None:
     slot.show(Lamp.OFF)
     await until(lambda: slot.seated)
     slot.show(Lamp.PASS)
-    await asyncio.wait_for(robot, 5)
+    await asyncio.wait_for(robot, 60)
     assert (one.lamps, one.bin) == ([Lamp.OFF, Lamp.PASS], "pass")
 
 
@@ -117,7 +117,7 @@ async def test_a_worn_socket_loses_contact_over_a_command_of_each_seating() -> N
     assert slot.losses == 1
     assert slot.seated
     slot.show(Lamp.PASS)
-    await asyncio.wait_for(robot, 5)
+    await asyncio.wait_for(robot, 60)
 
 
 async def test_a_dead_chip_has_no_atr() -> None:
@@ -201,7 +201,7 @@ def test_every_fault_of_a_world_through_a_fleet(tmp_path: Path) -> None:
         heads = (await fleet.start())["st01"]
         assert list(heads) == ["h01", "h02"]
         stations = [asyncio.create_task(asyncio.to_thread(station.work, tcp_port(head))) for head in heads.values()]
-        await asyncio.wait_for(fleet.work(), 20)
+        await asyncio.wait_for(fleet.work(), 60)
         fleet.finish(tmp_path / "fleet.json")
         await asyncio.gather(*stations)
 

@@ -54,7 +54,7 @@ from tests.clock import FakeClock
 from tests.memory_port import MemoryPort
 from tests.storefront.conftest import serving
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 BPP_TAG = b"\xbf\x36"
 _MEMORY = "memory://"
 JOB = Job(

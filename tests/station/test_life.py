@@ -191,7 +191,7 @@ async def test_a_person_takes_a_head_out_of_work_and_lets_it_in_again() -> None:
     await asyncio.sleep(0)
     assert not freed.done()
     assert subject.release("h01", "Anna") == []
-    await asyncio.wait_for(freed, 5)
+    await asyncio.wait_for(freed, 60)
 
 
 def test_a_release_ends_the_alarms_in_a_persons_name_and_begins_anew() -> None:
@@ -259,7 +259,7 @@ async def test_a_quarantine_that_was_kept_waits_for_a_person_again() -> None:
     await asyncio.sleep(0.01)
     assert not freed.done()
     following.release("h01", "Anna")
-    await asyncio.wait_for(freed, 5)
+    await asyncio.wait_for(freed, 60)
 
 
 def test_heads_the_journal_does_not_know_begin_and_those_that_are_no_more_are_left_alone() -> None:

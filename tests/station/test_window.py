@@ -28,7 +28,7 @@ PEOPLE = People(
         "bob": Person(role="technician", badge=badge_hash("B-2222", SALT)),
     },
 )
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Done(msgspec.Struct):

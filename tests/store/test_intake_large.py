@@ -19,7 +19,7 @@ from tests.store.importer import DIGEST
 from tests.store.raw import raw
 from tests.store.world import chip_item, import_chips, job, package_item, request, states, stock
 
-LARGE, CLAIMED = {"sqlite": 20_000, "postgresql": 5_000}, 50
+LARGE, CLAIMED = {"sqlite": 8_000, "postgresql": 5_000}, 50
 
 
 @contextmanager

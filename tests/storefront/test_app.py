@@ -136,7 +136,7 @@ async def test_a_fault_in_one_request_does_not_take_the_store_away(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
             await asyncio.sleep(0.01)
 

@@ -37,7 +37,7 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, str]:
     """Status and fault code of everything that comes until the store closes."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         text = await reader.read()
     head, _, body = text.partition(b"\r\n\r\n")
     return int(head.split()[1]), msgspec.json.decode(body, type=Problem).code
@@ -58,7 +58,7 @@ async def test_a_body_that_does_not_come(url: str, monkeypatch: pytest.MonkeyPat
 
 async def test_a_head_that_does_not_come(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def dripping(begin: bytes) -> bytes:
-        async with connected(url) as (reader, writer), asyncio.timeout(5):
+        async with connected(url) as (reader, writer), asyncio.timeout(60):
             writer.write(begin)
             return await reader.read()
 
@@ -93,7 +93,7 @@ async def test_an_over_large_body_is_not_read_to_its_end(url: str, length: bytes
         writer.write(HEAD + length + b"\r\n\r\n")
         for _ in range(MAX_BODY_BYTES // 4096 + 1):
             writer.write(chunk)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await reader.readline()).split()[1] == b"413"
     assert await healthy(url)
 
@@ -122,7 +122,7 @@ async def test_a_body_that_grows_when_it_is_unpacked(url: str) -> None:
     ],
 )
 async def test_what_is_no_http(url: str, metrics: Metrics, garbage: bytes) -> None:
-    async with connected(url) as (reader, writer), asyncio.timeout(5):
+    async with connected(url) as (reader, writer), asyncio.timeout(60):
         writer.write(garbage)
         assert await answer(reader) == (400, "STORE.REFUSED")
     assert await healthy(url)
@@ -233,7 +233,7 @@ async def test_tricks_everywhere_else(
 async def unchanged(factory: Factory, clock: FakeClock) -> None:
     """The books are as they were, and the audit log says that somebody tried."""
     assert states(factory, 1) == ["AVAILABLE"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while clock.sleepers == 0:  # noqa: ASYNC110 - the sweep waits for the clock
             await asyncio.sleep(0.01)
         clock.advance(5)

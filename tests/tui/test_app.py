@@ -31,7 +31,7 @@ PEOPLE = People(
         "anna": Person(role="operator", badge=badge_hash("A-1111", SALT)),
     },
 )
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 COMMANDS: dict[tuple[str, str | None], tuple[str, dict[str, Any]]] = {
     ("f2", "5"): ("lock", {"reason": "end of shift"}),
     ("f3", "bent pin"): ("block_head", {"head_id": "h09", "action": "BLOCK", "reason": "bent pin"}),

@@ -138,7 +138,7 @@ async def test_a_person_works_at_a_real_station(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 async def test_the_demo_opens_the_screen_on_a_terminal_and_goes_on_without_it(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    words = [sys.executable, "-m", "ifpp", "demo", "--units", "16", "--stations", "1", "--apdu-ms", "40"]
+    words = [sys.executable, "-m", "ifpp", "demo", "--units", "12", "--stations", "1", "--apdu-ms", "20"]
     terminal = Terminal(tmp_path, [*words, "--keys", "none", "--json", str(out)])
     try:
         await terminal.shows("st01", "JO-1000", "LIVE")

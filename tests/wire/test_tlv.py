@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from ifpp.errors import WireError
@@ -127,13 +125,6 @@ def test_bounds_depth_members_and_size() -> None:
         read_many(b"\x80\x00" * (MAX_MEMBERS + 1), what="row")
     with pytest.raises(WireError, match=f"has {MAX_BYTES + 1} bytes"):
         read_many(bytes(MAX_BYTES + 1), what="huge")
-
-
-def test_the_largest_input_is_read_in_no_time() -> None:
-    started = time.perf_counter()
-    with pytest.raises(WireError):
-        read_many(b"\x80\x00" * (MAX_BYTES // 2), what="row")
-    assert time.perf_counter() - started < 1.0
 
 
 @pytest.mark.parametrize(
