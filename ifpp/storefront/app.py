@@ -20,7 +20,7 @@ from ifpp import metrics as series
 from ifpp.errors import IfppError, VerificationError
 from ifpp.log import get_logger
 from ifpp.metrics import Metrics
-from ifpp.model.clock import Clock
+from ifpp.model.clock import Clock, pause
 from ifpp.model.messages import (
     ClaimRequest,
     ExpectedQuestion,
@@ -230,10 +230,11 @@ class _Store:
         return answer
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
-        """Sweep while the application runs; at the end let the transaction under way finish."""
-        sweeping = asyncio.create_task(self._sweep(), name="lease sweep")
+        """Sweep while the application runs; at the end let the sweep under way finish."""
+        over = asyncio.Event()
+        sweeping = asyncio.create_task(self._sweep(over), name="lease sweep")
         yield
-        sweeping.cancel()
+        over.set()
         await asyncio.gather(sweeping, return_exceptions=True)
         await self._write_refusals()
         await asyncio.to_thread(self._stop_threads)
@@ -242,8 +243,8 @@ class _Store:
         self._writer.shutdown()
         self._reader.shutdown()
 
-    async def _sweep(self) -> None:
-        while True:
+    async def _sweep(self, over: asyncio.Event) -> None:
+        while not over.is_set():
             try:
                 freed = await self._write(lambda: self._factory.expire_leases(self._clock.now()))
                 await self._read(self._factory.ping)
@@ -254,7 +255,7 @@ class _Store:
                     log.info("leases.expired", packages=freed)
             await self._write_refusals()
             self._beat()
-            await self._clock.sleep(SWEEP_S)
+            await pause(self._clock, SWEEP_S, over)
 
     async def _write_refusals(self) -> None:
         taken = self._refusals.take()

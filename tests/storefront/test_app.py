@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 
 from ifpp.errors import FAULTS
 from ifpp.metrics import Metrics
 from ifpp.model.messages import Problem, UnitGate
 from ifpp.store.factory import Factory
-from ifpp.storefront.app import MAX_BODY_BYTES, SWEEP_S
+from ifpp.storefront.app import _WRITERS, MAX_BODY_BYTES, SWEEP_S, _Store
+from ifpp.storefront.refusals import Refusals
 from tests.clock import FakeClock
 from tests.store.world import Node, eid, outcome, package_item, request, states, stock, take_one
 
@@ -149,6 +152,30 @@ async def test_expired_leases_are_swept(factory: Factory, clock: FakeClock, url:
         assert states(factory, 1) == ["CLAIMED"]
         clock.advance(SWEEP_S)
     await until(lambda: states(factory, 1) == ["AVAILABLE"])
+
+
+async def test_a_refusal_is_kept_when_the_store_stops_before_it_is_written(
+    factory: Factory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, gate = Refusals(None), threading.Event()
+    store = _Store(factory, clock, None, None, refusals, lambda: None)
+
+    def fill() -> None:
+        for _ in range(_WRITERS):
+            store._writer.submit(gate.wait)
+
+    monkeypatch.setattr(factory, "ping", fill)
+    refusals.add("somebody", "claim", "STORE.FORBIDDEN", "no station")
+    running = store.running(web.Application())
+    await anext(running)
+    await until(lambda: not refusals._open)  # taken; what writes it waits behind others
+    stopping = asyncio.create_task(anext(running, None), name="stopping")
+    await asyncio.sleep(0.05)
+    gate.set()
+    await stopping
+    with factory.audit_log() as log:
+        kinds = [entry.kind for page in log.pages("factory") for entry in page]
+    assert kinds.count("refused") == 1
 
 
 async def test_a_sweep_that_fails_is_tried_again(factory: Factory, clock: FakeClock, url: str, tmp_path: Path) -> None:
