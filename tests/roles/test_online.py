@@ -42,7 +42,7 @@ class Running:
     def wishes(self, head: str, number: int) -> Wishes:
         ca = self.folder / "ci.pem"
         journal = self.folder / f"{head}.db"
-        return Wishes(self.world.urls[head], self.codes[number], [ca], journal, tls_ca=ca, timeout_s=10)
+        return Wishes(self.world.urls[head], self.codes[number], [ca], journal, tls_ca=ca, timeout_s=30)
 
     def close(self) -> None:
         self.loop.run(self.world.stop())

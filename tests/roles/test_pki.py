@@ -163,7 +163,7 @@ def mosquitto(folder: Path, pki: SitePki, port: int) -> Iterator[subprocess.Pope
 
 
 async def reached(port: int, shown: Renewed | None) -> bool:
-    address = BrokerAddress("127.0.0.1", port, timeout_s=5.0, tls=shown.current if shown else None)
+    address = BrokerAddress("127.0.0.1", port, timeout_s=20.0, tls=shown.current if shown else None)
     try:
         async with visit(address, "L1", []):
             return True

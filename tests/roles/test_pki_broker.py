@@ -23,7 +23,7 @@ from ifpp.trust.site_pki import SitePki
 from ifpp.trust.tls import client_context
 
 pytestmark = pytest.mark.breaks_the_contract  # topics and documents of no contract are said here
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 BASE = "ifpp1/acme/north/hall1/L1"
 MARK = f"{BASE}/_line/state/job"
 CLIENTS = ["station:st01", "station:st02", "supervisor:L1", "mes:plant", "auditor:anna"]
@@ -76,7 +76,7 @@ class Broker:
     def address(self, role: str, name: str, pki: SitePki | None = None) -> BrokerAddress:
         own = (pki or self.pki).certificate(role, name)
         context = client_context(self.pki.ca, own, own.with_suffix(".key"))
-        return BrokerAddress("127.0.0.1", self.port, timeout_s=5.0, tls=lambda: context)
+        return BrokerAddress("127.0.0.1", self.port, timeout_s=20.0, tls=lambda: context)
 
     async def lets_in(self, role: str, name: str, pki: SitePki | None = None) -> bool:
         try:

@@ -113,7 +113,7 @@ async def _work(
         if doom.edge is not None and passed.count(doom.edge) == doom.times:
             die()
 
-    async with StoreClient(store_url, timeout_s=5) as store:
+    async with StoreClient(store_url, timeout_s=30) as store:
         trust = TrustStore([ci])
         client = None if tls_ca is None else Es9Client(outward_context(tls_ca))
         downloads = None if client is None else Downloads(client, RspBook(journal, clock), trust, clock)

@@ -252,7 +252,7 @@ class Run:
         self.lives = Lives(ports, life, clock=shop.clock)
         self.lock = Lock(self.gate)
         self.commands = Commands("st01", self.lives, self.board, journal, self.metrics, shop.clock, self.lock)
-        self.store = StoreClient(shop.store_url, timeout_s=5)
+        self.store = StoreClient(shop.store_url, timeout_s=30)
         self.supplier = Supplier(
             self.store, cache, journal, self.gate, shop.clock, margin_s=shop.settings.cache.margin_s
         )

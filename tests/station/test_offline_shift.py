@@ -48,7 +48,7 @@ class Desk:
     there: StoreClient
 
     def away(self) -> None:
-        self.run.supplier.store = StoreClient(f"http://127.0.0.1:{free_port()}", timeout_s=5)
+        self.run.supplier.store = StoreClient(f"http://127.0.0.1:{free_port()}", timeout_s=30)
 
     async def back(self) -> None:
         await self.run.supplier.store.close()

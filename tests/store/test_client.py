@@ -43,7 +43,7 @@ async def fault(call: Awaitable[object], kind: type[IfppError]) -> str:
 
 async def test_a_unit_goes_its_way(factory: Factory) -> None:
     await asyncio.to_thread(stock, factory, 1, 2)
-    async with serving(factory, FakeClock()) as url, StoreClient(url + "/", timeout_s=5) as client:
+    async with serving(factory, FakeClock()) as url, StoreClient(url + "/", timeout_s=30) as client:
         assert await fault(client.claim(request(1, sku="X")), SupplyError) == "SKU.UNKNOWN"
         wanted = request(1, "a")
         wanted.eid = eid(1)  # an Eid is a text too

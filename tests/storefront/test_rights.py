@@ -37,7 +37,7 @@ async def test_it_is_refused_and_on_record(
     with factory.intake("traveller", "units", uuid4().hex, START) as intake:
         intake.add_traveller(TravellerItem("SN1", "TRACKER-2", str(eid(1))))
         intake.add_traveller(TravellerItem("SN2", "OTHER"))
-    async with serving(factory, clock) as url, StoreClient(url, timeout_s=10) as client:
+    async with serving(factory, clock) as url, StoreClient(url, timeout_s=30) as client:
         with pytest.raises(SupplyError) as caught:
             await client.claim(request(1, **asked))
         assert caught.value.code == code

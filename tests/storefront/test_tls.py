@@ -55,7 +55,7 @@ async def test_a_station_works_with_its_certificate(factory: Factory, pki: SiteP
     await asyncio.to_thread(stock, factory, 1)
     async with (
         serving_tls(factory, pki, SystemClock(), metrics) as url,
-        StoreClient(url, timeout_s=5, tls=shown(pki)) as client,
+        StoreClient(url, timeout_s=30, tls=shown(pki)) as client,
     ):
         claim = await client.claim(request(1, "a"))
         package = claim.packages[0]
@@ -143,7 +143,7 @@ async def test_a_revoked_station_is_out_at_once_also_on_an_open_connection(
     own = SitePki(folder)
     async with (
         serving_tls(factory, own, SystemClock(), metrics, crl=own.crl) as url,
-        StoreClient(url, timeout_s=5, tls=shown(own)) as client,
+        StoreClient(url, timeout_s=30, tls=shown(own)) as client,
     ):
         await client.release("a", "st01")
         own.revoke(own.certificate("station", "st01"))
@@ -159,7 +159,7 @@ async def test_a_certificate_that_ends_while_connected(factory: Factory, pki: Si
     clock = FakeClock(datetime.now(UTC))
     async with (
         serving_tls(factory, pki, clock, metrics) as url,
-        StoreClient(url, timeout_s=5, tls=shown(pki)) as client,
+        StoreClient(url, timeout_s=30, tls=shown(pki)) as client,
     ):
         await client.release("a", "st01")
         clock.advance(731 * 24 * 3600)
@@ -184,7 +184,7 @@ async def test_who_shows_nothing_or_something_foreign_does_not_get_in(
     store.load_cert_chain(own, own.with_suffix(".key"))
     async with serving_tls(factory, pki, SystemClock(), metrics) as url:
         for context in (bare, alien, store):
-            async with StoreClient(url, timeout_s=5, tls=context) as client:
+            async with StoreClient(url, timeout_s=30, tls=context) as client:
                 with pytest.raises(ServiceError, match=r"STORE\.UNREACHABLE"):
                     await client.release("a", "st01")
         assert (await ask(url, shown(pki), "GET", "/readyz"))[0] == 200
@@ -201,7 +201,7 @@ async def test_an_expired_certificate_does_not_get_in(factory: Factory, metrics:
     own.issue_caller(CallerRole.STATION, "st01", datetime(2020, 1, 1, tzinfo=UTC))
     async with (
         serving_tls(factory, own, SystemClock(), metrics) as url,
-        StoreClient(url, timeout_s=5, tls=shown(own)) as client,
+        StoreClient(url, timeout_s=30, tls=shown(own)) as client,
     ):
         with pytest.raises(ServiceError, match=r"STORE\.UNREACHABLE"):
             await client.release("a", "st01")
@@ -241,7 +241,7 @@ async def test_a_station_gives_nothing_to_a_store_it_does_not_know(
             build_app(factory, SystemClock()), "127.0.0.1", 0, stop=stop, ready=port.set_result, tls=context
         )
         task = asyncio.create_task(serving)
-        async with StoreClient(f"https://127.0.0.1:{await port}", timeout_s=5, tls=shown(pki)) as client:
+        async with StoreClient(f"https://127.0.0.1:{await port}", timeout_s=30, tls=shown(pki)) as client:
             with pytest.raises(ServiceError, match=r"STORE\.UNREACHABLE.*certificate"):
                 await client.release("a", "st01")
         stop.set()
