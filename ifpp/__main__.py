@@ -89,10 +89,10 @@ def main() -> None:
     try:
         app()
     except IfppError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for people
         if isinstance(error, IntakeError):
             for item in error.items:
-                print(f"  {item}", file=sys.stderr)  # noqa: T201
+                print(f"  {item}", file=sys.stderr)  # noqa: T201 - for people
         sys.exit(_PIN_REFUSED if error.code in ("KEYS.PIN", "KEYS.PIN_LOCKED") else 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -138,7 +138,7 @@ def main() -> None:
     target = dist / f"ifpp-{version()}-bundle.tar"
     write(target, {**head, **files})
     (dist / "install.py").write_bytes(files["install.py"])
-    print(target)  # noqa: T201
+    print(target)  # noqa: T201 - its result
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def main() -> None:
         command = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z9", "-b", str(tree), str(made)]
         subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
         made.replace(target)
-    print(target)  # noqa: T201
+    print(target)  # noqa: T201 - its result
 
 
 if __name__ == "__main__":

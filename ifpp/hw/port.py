@@ -72,11 +72,11 @@ def make_port(url: str, lamp: str = "") -> CardPort:
             raise SettingsError("SETTINGS.INVALID", "a slot shows its own lamp: remove `lamp`", where=lamp)
         return TcpPort(url)
     if scheme == "pcsc":
-        from ifpp.hw.pcsc import PcscPort  # noqa: PLC0415
+        from ifpp.hw.pcsc import PcscPort  # noqa: PLC0415 - wants pyscard
 
         return PcscPort(url, lamp)
     if scheme == "modem":
-        from ifpp.hw.modem import ModemPort  # noqa: PLC0415
+        from ifpp.hw.modem import ModemPort  # noqa: PLC0415 - wants pyserial
 
         return ModemPort(url, lamp)
     kinds = "tcp://host:port, unix:///path, pcsc:READER NAME or modem:/dev/tty"

@@ -92,8 +92,8 @@ def _missing(ask: JobOrder) -> list[str]:
 
 def _job(ask: JobOrder, dispatch_status: str) -> Job:
     assert ask.product is not None  # noqa: S101 - looked at before, told to the type checker
-    assert ask.recipe is not None  # noqa: S101
-    assert ask.quantity is not None  # noqa: S101
+    assert ask.recipe is not None  # noqa: S101 - as above
+    assert ask.quantity is not None  # noqa: S101 - as above
     return Job(
         job_order_id=ask.job_order_id,
         version=ask.version,

@@ -67,6 +67,7 @@ class _Seat:
             await self._seated.wait()
             card = self._card = _Card(self.slot)
             with contextlib.suppress(OSError):  # pcscd does not run just now
+                # mypy infers no lambda with a default
                 await loop.create_connection(lambda card=card: card, *self._address)  # type: ignore[misc]
                 await card.taken_out.wait()
             self.slot.control(0)

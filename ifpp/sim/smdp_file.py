@@ -78,7 +78,7 @@ def _told(profile: Profile) -> dict[str, str]:
 
 
 def _profile(told: dict[str, str]) -> Profile:
-    return Profile(**told | {name: _bytes(told[name]) for name in ("mcc_mnc", "upp")})  # type: ignore[arg-type]
+    return Profile(**told | {name: _bytes(told[name]) for name in ("mcc_mnc", "upp")})  # type: ignore[arg-type]  # JSON
 
 
 def _text(data: bytes) -> str:

@@ -34,7 +34,7 @@ def build_template(size: int, *, seed: int, name: str = "IFPP simulated profile"
     template = _package(filler, random.Random(seed), name)  # noqa: S311 - file content, not a secret
     for _ in range(2):  # length octets grow with the content: the second round corrects them
         filler = max(filler + size - len(template), 0)
-        template = _package(filler, random.Random(seed), name)  # noqa: S311
+        template = _package(filler, random.Random(seed), name)  # noqa: S311 - as above
     return template
 
 

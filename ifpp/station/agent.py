@@ -118,30 +118,11 @@ class Agent:
         self._operator = ""
         self._hands = HandOvers(station.id, journal, clock)
         serials = ScannedSerials(self._board, clock)
-        self._window = window and Window(
-            *window,
-            clock,
-            idle_s=station.window.idle_s,
-            obey=self._do,
-            passing=self._passed,
-            scanned=serials.scan,
-            serials=station.window.serials,
-            handed=self._hands.record,
-        )
+        self._window = None if window is None else self._new_window(*window, serials)
         self._shown_on = {f"{self._topics.base}/{at}": at for at in FOR_SCREENS if window}
         self._downloads = downloads
         self._stopping = asyncio.Event()
-        self._alarms = AlarmWatch(
-            station.id,
-            lives=self._lives,
-            board=self._board,
-            gate=self._gate,
-            journal=journal,
-            metrics=metrics,
-            clock=clock,
-            connected=lambda: self._bus.connected,
-            publish=self._publish_alarms,
-        )
+        self._alarms = self._new_alarms()
         broker = BrokerAddress(site.broker.host, site.broker.port, tls=tls.current if tls and site.broker.tls else None)
         self._bus = self._new_bus(broker)
         floor = Floor(
@@ -176,6 +157,32 @@ class Agent:
             gate=self._gate,
             metrics=self._metrics,
             clock=self._clock,
+        )
+
+    def _new_window(self, path: Path, people: People | None, serials: ScannedSerials) -> Window:
+        return Window(
+            path,
+            people,
+            self._clock,
+            idle_s=self._station.window.idle_s,
+            obey=self._do,
+            passing=self._passed,
+            scanned=serials.scan,
+            serials=self._station.window.serials,
+            handed=self._hands.record,
+        )
+
+    def _new_alarms(self) -> AlarmWatch:
+        return AlarmWatch(
+            self._station.id,
+            lives=self._lives,
+            board=self._board,
+            gate=self._gate,
+            journal=self._journal,
+            metrics=self._metrics,
+            clock=self._clock,
+            connected=lambda: self._bus.connected,
+            publish=self._publish_alarms,
         )
 
     def _new_bus(self, broker: BrokerAddress) -> BusClient:

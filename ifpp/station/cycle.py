@@ -171,7 +171,7 @@ class Cycle:
     async def _install(self, attempt: Attempt, recipe: Recipe, identity: Identity, supply: Supply) -> Steps:
         """Bring the claim's profiles onto the chip; returns it ready for the steps that follow."""
         floor, claim = self._floor, supply.claim
-        assert attempt.notes is not None  # noqa: S101
+        assert attempt.notes is not None  # noqa: S101 - begun in run
         with attempt.notes.step(Fit().name) as evidence:
             key = self._key_of(claim, identity.eid)
             if is_locked(identity.status) and not all(map(is_code, claim.packages)):
@@ -281,7 +281,7 @@ class Cycle:
 
     async def _load(self, attempt: Attempt, package: ClaimedPackage, order: Order, key: EuiccKey) -> None:
         """Way of a unit, steps 5 and 6: from the intent to the read-back."""
-        assert attempt.notes is not None  # noqa: S101
+        assert attempt.notes is not None  # noqa: S101 - begun in run
         noted: asyncio.Task[bool] | None = None
         self._step(attempt, Phase.LOADING)
         try:
@@ -304,7 +304,7 @@ class Cycle:
 
     async def _download(self, attempt: Attempt, package: ClaimedPackage, supply: Supply) -> None:
         """As `_load`, with an activation code; one that an earlier attempt began with is taken up where that ended."""
-        assert attempt.notes is not None  # noqa: S101
+        assert attempt.notes is not None  # noqa: S101 - begun in run
         eid, line = Eid(attempt.eid), self._downloads()
         self._step(attempt, Phase.LOADING)
         with attempt.notes.step(Download().name) as evidence:

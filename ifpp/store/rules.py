@@ -189,6 +189,7 @@ def _fill_transitions(_target: MetaData, connection: Connection, **_options: obj
 event.listen(metadata, "after_create", _fill_transitions)
 for _dialect, _rules in (("sqlite", _sqlite_rules()), ("postgresql", _postgresql_rules())):
     for _rule in _rules:
+        # SQLAlchemy has no types for it
         event.listen(metadata, "after_create", DDL(_rule).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
 
 

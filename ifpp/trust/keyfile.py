@@ -126,6 +126,7 @@ class SoftwareKeys:
         return SoftwareSigner(self._newest(purpose).private())
 
     def authorise(self, eid: Eid, message: bytes) -> bytes:
+        # ECB of one block: the chip's key out of the master's
         master = Cipher(algorithms.AES(self._newest(Purpose.CHIP).value.reveal()), modes.ECB()).encryptor()  # noqa: S305
         mac = cmac.CMAC(algorithms.AES(master.update(bytes.fromhex(str(eid)))))
         mac.update(message)

@@ -102,7 +102,7 @@ def _claims(name: str, new: Callable[[], str], small: int, large: int) -> bool:
 
 def _chosen(size: int, number: int) -> Iterator[int]:
     """Chips at random places, each once."""
-    return iter(random.Random(1).sample(range(1, size + 1), number))  # noqa: S311 - a load, no secret
+    return iter(random.Random(1).sample(range(1, size + 1), number))
 
 
 def _round(threads: ThreadPoolExecutor, url: str, numbers: list[int]) -> float:

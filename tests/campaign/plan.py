@@ -81,7 +81,7 @@ def plan(
     count: int, seed: int, *, stations: Sequence[str], heads: Sequence[str], disk: bool, online: bool = False
 ) -> list[Step]:
     """Choose `count` faults; without `disk` no disk is filled. `online`: the SM-DP+ stops answering, too."""
-    rng = random.Random(seed)  # noqa: S311 - which faults, not secrets
+    rng = random.Random(seed)
     choose = _Chooser(rng, stations, heads, disk, online=online)
     steps: list[Step] = []
     number = 0

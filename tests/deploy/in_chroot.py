@@ -20,11 +20,11 @@ from tests.real.boot import boot
 from tests.real.chroot import Chroot
 
 ROOT = Path(__file__).parents[2]
-STORE = """cd /root/kept; export CREDENTIALS_DIRECTORY=/root/kept/credentials
+STORE = """cd /srv/kept; export CREDENTIALS_DIRECTORY=/srv/kept/credentials
 ifpp store serve --config config/site.toml & store=$!
 python3 - <<'END'
 import sys, time, tomllib, urllib.request
-url = tomllib.load(open("/root/kept/config/site.toml", "rb"))["store"]["url"]
+url = tomllib.load(open("/srv/kept/config/site.toml", "rb"))["store"]["url"]
 for _ in range(300):
     try:
         print(urllib.request.urlopen(f"{url}/readyz").status)
@@ -197,7 +197,7 @@ def test_the_bill_of_materials_names_every_wheel(built: Path) -> None:
 
 def test_the_package_starts(installed: Chroot) -> None:
     assert good(installed.run("ifpp", "--version")).strip() == f"ifpp {__version__}"
-    good(installed.run("ifpp", "demo", "--units", "2", "--keep", "/root/kept", "--json", "/root/out.json"))
+    good(installed.run("ifpp", "demo", "--units", "2", "--keep", "/srv/kept", "--json", "/srv/out.json"))
     assert good(installed.run("sh", "-c", STORE)).split()[-1] == "200"
     good(installed.run("/usr/lib/ifpp/bin/python3", "-I", "-c", "import smartcard.scard, psycopg, pkcs11, serial"))
 
@@ -298,19 +298,19 @@ def test_readme_word_for_word(debian: Chroot, tree: Path) -> None:
     """Every command of its first chapter but `make test`, in a copy of the tree, without what BEYOND names."""
     first, demos, questions = _blocks()
     assert first == ["make demo", "make test"]
-    shutil.copytree(tree, debian.root / "root/ifpp")
+    shutil.copytree(tree, debian.root / "srv/ifpp")
     proxies = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
     mounts = chroot.index(debian)
 
     def follow(command: str, **more: str) -> str:
-        done = debian.run("sh", "-c", f"cd /root/ifpp && {command}", network=True, mounts=mounts, **proxies, **more)
+        done = debian.run("sh", "-c", f"cd /srv/ifpp && {command}", network=True, mounts=mounts, **proxies, **more)
         return good(done)
 
     assert "every unit is accounted for" in follow(first[0])
     for command in demos:
         if not any(word in command for word in BEYOND):
             assert follow(command), command
-    kept = json.loads((debian.root / "root/ifpp/demo-kept/fleet-st01.json").read_text())
+    kept = json.loads((debian.root / "srv/ifpp/demo-kept/fleet-st01.json").read_text())
     eid = re.findall(r"[0-9]{32}", json.dumps(kept))[0]
     for command in questions:
         told = follow(command.replace("EID", eid) + " || echo not zero", C="--config demo-kept/config/site.toml")

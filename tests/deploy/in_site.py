@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.real import postgres
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from ifpp.metrics import SERIES
 from ifpp.model.alarm_list import ALARM_KINDS

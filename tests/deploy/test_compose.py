@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import typer.main
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from ifpp import __version__
 from ifpp.__main__ import app

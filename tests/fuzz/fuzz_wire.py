@@ -221,7 +221,7 @@ def mutate(seed: bytes, chance: random.Random) -> bytes:
 
 def run_short(target: Target, runs: int, seed: int = 1) -> int:
     """Run mutations of a target's seeds; return how many were still accepted. A finding raises."""
-    chance = random.Random(f"{target.name}/{seed}")  # noqa: S311 - repeatable, not secret
+    chance = random.Random(f"{target.name}/{seed}")
     accepted = 0
     for _ in range(runs):
         with suppress(*target.allowed):

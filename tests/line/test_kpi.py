@@ -278,7 +278,7 @@ def test_figures_are_those_of_a_count_by_hand(new_factory: Any, tries: list[Try]
         Try("st01", "h01", "A", "LOAD", "X", 1, "PASS", 100, 3),
         Try("st02", "h02", "A", "LOAD", "Y", 1, "PASS", 200, 4),
     ]
-    told, random = events(tries, stays), Random(seed)  # noqa: S311
+    told, random = events(tries, stays), Random(seed)
     late = random.sample(told, len(told) // 4)
     random.shuffle(told)
     for part in (told[: len(told) // 2], told, late, told[:3]):

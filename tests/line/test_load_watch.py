@@ -28,7 +28,7 @@ class Heads:
         self._factory = factory
         self._clock = clock
         self._package = send_package(factory, 1, "attempt-1")
-        self._random = Random(7)  # noqa: S311
+        self._random = Random(7)
         self._seq = 0
 
     def load(self, *heads: str, units: int, wear: float = 1.0) -> None:

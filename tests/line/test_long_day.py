@@ -45,7 +45,7 @@ _WITHIN_S = 120.0 + _UNITS / 20
 
 def day() -> tuple[list[Try], list[Stay]]:
     """What happens: on every head one attempt after another; some fail, some are seated again; setup in between."""
-    each, random, number = _DAY * _STATIONS * _HEADS // _UNITS, Random(7), 0  # noqa: S311
+    each, random, number = _DAY * _STATIONS * _HEADS // _UNITS, Random(7), 0
     tries, stays = [], []
     for place in range(_STATIONS * _HEADS):
         station, head = f"st{place // _HEADS + 1:02d}", f"h{place % _HEADS + 1:02d}"

@@ -31,7 +31,7 @@ def test_factors_are_the_published_ones(n: int, c4: float, a3: float, b3: float,
 
 
 def normal(seed: int, count: int, mean: float = 0.0, sigma: float = 1.0) -> list[float]:
-    random = Random(seed)  # noqa: S311
+    random = Random(seed)
     return [random.gauss(mean, sigma) for _ in range(count)]
 
 

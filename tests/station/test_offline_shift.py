@@ -30,7 +30,9 @@ from ifpp.station.journal import Journal
 from ifpp.station.prefetch import Fetched, Prefetch, read_eids
 from ifpp.store.client import StoreClient
 from ifpp.store.records import ReceivedEvent, TakeResult
-from tests.station.shop import JOB, Run, Shop, shop, truth, world  # noqa: F401 - fixtures
+from tests.station.shop import JOB, Run, Shop, shop, truth, world
+
+__all__ = ["shop", "world"]
 
 WANTED = Wanted("TRACKER", "EU", "", JOB.job_order_id)
 MINE = msgspec.structs.replace(JOB, stations=["st01"])
@@ -123,7 +125,7 @@ async def fault(act: Callable[[], Awaitable[object]]) -> IfppError:
 # ---- the shift ----------------------------------------------------------------------------------------
 
 
-async def test_a_unit_is_made_without_the_store_and_settles_when_it_is_back(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_unit_is_made_without_the_store_and_settles_when_it_is_back(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         done = await at.fill(2)
         assert (len(done.kept), done.refused) == (2, {})
@@ -147,7 +149,7 @@ async def test_a_unit_is_made_without_the_store_and_settles_when_it_is_back(shop
         assert shop.factory.unit_gate(shop.eid(0)).clean_to_ship
 
 
-async def test_a_unit_nothing_is_kept_for_is_put_aside_with_the_reason(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_unit_nothing_is_kept_for_is_put_aside_with_the_reason(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         await at.fill(1)
         at.away()
@@ -158,7 +160,7 @@ async def test_a_unit_nothing_is_kept_for_is_put_aside_with_the_reason(shop: Sho
         assert await at.run.load(shop.chip(3)) is Lamp.PASS
 
 
-async def test_with_the_store_there_it_is_told_before_the_first_byte(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_with_the_store_there_it_is_told_before_the_first_byte(shop: Shop, tmp_path: Path) -> None:
     """And when it goes away just before that, the package that is kept is loaded all the same."""
     async with desk(shop, tmp_path / "st01") as at:
         await at.fill(2)
@@ -183,7 +185,7 @@ async def test_with_the_store_there_it_is_told_before_the_first_byte(shop: Shop,
 
 @pytest.mark.parametrize("executed", [False, True])
 async def test_a_load_that_was_cut_off_is_read_from_the_chip_without_the_store(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     tmp_path: Path,
     executed: bool,
 ) -> None:
@@ -205,7 +207,7 @@ async def test_a_load_that_was_cut_off_is_read_from_the_chip_without_the_store(
     assert shop.state(0) is PackageState.INSTALLED
 
 
-async def test_the_store_is_back_before_it_has_heard_of_a_load_that_was_cut_off(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_the_store_is_back_before_it_has_heard_of_a_load_that_was_cut_off(shop: Shop, tmp_path: Path) -> None:
     """It takes the package for unsent; the journal knows better, and nobody else gets it either."""
     chip = shop.chip(0)
     async with desk(shop, tmp_path / "st01") as at:
@@ -227,7 +229,7 @@ async def test_the_store_is_back_before_it_has_heard_of_a_load_that_was_cut_off(
     assert passed(shop) == (1, 1)
 
 
-async def test_two_heads_never_work_from_the_same_package(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_two_heads_never_work_from_the_same_package(shop: Shop, tmp_path: Path) -> None:
     """A cloned chip in another head, while the first is being loaded and the store is away."""
     async with desk(shop, tmp_path / "st01", heads=2) as at:
         await at.fill(1)
@@ -242,7 +244,7 @@ async def test_two_heads_never_work_from_the_same_package(shop: Shop, tmp_path: 
 
 
 async def test_a_package_handed_to_two_caches_cannot_be_installed_twice_nor_counted_twice(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     tmp_path: Path,
 ) -> None:
     """A station's disk is cloned after the prefetch; both work offline, and the unit comes to both."""
@@ -271,7 +273,7 @@ async def test_a_package_handed_to_two_caches_cannot_be_installed_twice_nor_coun
 
 @pytest.mark.parametrize("second", ["the chip", "a liar"])
 async def test_of_two_stations_with_one_package_one_installs_it(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     second: str,
@@ -318,7 +320,7 @@ async def test_of_two_stations_with_one_package_one_installs_it(
 # ---- leases, withdrawal, clocks -----------------------------------------------------------------------
 
 
-async def test_a_package_whose_lease_ends_soon_is_not_loaded(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_package_whose_lease_ends_soon_is_not_loaded(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         await at.fill(2)
         at.away()
@@ -331,7 +333,7 @@ async def test_a_package_whose_lease_ends_soon_is_not_loaded(shop: Shop, tmp_pat
         assert shop.state(1) is PackageState.CLAIMED  # the store waits longer than the station
 
 
-async def test_a_clock_that_is_set_back_gains_no_time(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_clock_that_is_set_back_gains_no_time(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         await at.fill(2)
         at.away()
@@ -349,7 +351,7 @@ async def test_a_clock_that_is_set_back_gains_no_time(shop: Shop, tmp_path: Path
 
 
 async def test_what_was_withdrawn_during_the_shift_is_dropped_and_what_was_loaded_is_told(
-    shop: Shop,  # noqa: F811
+    shop: Shop,
     tmp_path: Path,
 ) -> None:
     async with desk(shop, tmp_path / "st01") as at:
@@ -371,7 +373,7 @@ async def test_what_was_withdrawn_during_the_shift_is_dropped_and_what_was_loade
         assert (await at.last()).defects[0].code == "BPP.WITHDRAWN"
 
 
-async def test_what_is_kept_is_for_its_product_and_its_job_order_alone(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_what_is_kept_is_for_its_product_and_its_job_order_alone(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         await at.fill(1)
         at.away()
@@ -398,7 +400,7 @@ async def test_what_is_kept_is_for_its_product_and_its_job_order_alone(shop: Sho
 # ---- keeping ------------------------------------------------------------------------------------------
 
 
-async def test_a_round_fills_up_for_a_job_of_this_station_alone(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_round_fills_up_for_a_job_of_this_station_alone(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01", units=3) as at:
         await at.prefetch.round(JOB)
         assert at.prefetch.holding.units == 0  # any station may get its chips
@@ -408,7 +410,7 @@ async def test_a_round_fills_up_for_a_job_of_this_station_alone(shop: Shop, tmp_
         assert at.prefetch.holding.units == 3
 
 
-async def test_a_round_fills_up_with_the_chips_that_are_expected(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_round_fills_up_with_the_chips_that_are_expected(shop: Shop, tmp_path: Path) -> None:
     eids = tmp_path / "st01.eids"
     eids.write_text(f"# next reel\n{shop.eid(2)}\n\n{shop.eid(1)}  # the last one\n{shop.eid(2)}\n")
     assert read_eids(eids) == [str(shop.eid(2)), str(shop.eid(1))]
@@ -421,7 +423,7 @@ async def test_a_round_fills_up_with_the_chips_that_are_expected(shop: Shop, tmp
     assert (caught.value.code, caught.value.where) == ("SETTINGS.INVALID", f"{eids}:2")
 
 
-async def test_another_job_order_gives_back_what_was_kept_for_the_last(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_another_job_order_gives_back_what_was_kept_for_the_last(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01", units=2) as at:
         await at.prefetch.round(MINE)
         at.away()
@@ -436,7 +438,7 @@ async def test_another_job_order_gives_back_what_was_kept_for_the_last(shop: Sho
         assert [lease.eid for lease in at.cache.leases()] == [str(shop.eid(0))]
 
 
-async def test_a_lease_that_is_half_over_is_renewed(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_lease_that_is_half_over_is_renewed(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01", units=1) as at:
         await at.prefetch.round(MINE)
         (before,) = at.cache.leases()
@@ -453,7 +455,7 @@ async def test_a_lease_that_is_half_over_is_renewed(shop: Shop, tmp_path: Path) 
         assert shop.state(number) is PackageState.INSTALLED
 
 
-async def test_what_does_not_verify_is_not_kept_and_goes_back(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_what_does_not_verify_is_not_kept_and_goes_back(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         claim = at.there.claim
 
@@ -472,7 +474,7 @@ async def test_what_does_not_verify_is_not_kept_and_goes_back(shop: Shop, tmp_pa
         assert {shop.state(number) for number in range(4)} == {PackageState.AVAILABLE}
 
 
-async def test_a_cache_that_cannot_be_written_gives_the_claim_back_and_says_so(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_cache_that_cannot_be_written_gives_the_claim_back_and_says_so(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         await at.fill(1)
         keep = at.cache.keep
@@ -495,7 +497,7 @@ async def test_a_cache_that_cannot_be_written_gives_the_claim_back_and_says_so(s
         assert at.run.gate.attention == {}
 
 
-async def test_a_start_without_broker_goes_on_with_the_last_job(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_a_start_without_broker_goes_on_with_the_last_job(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01") as at:
         await at.prefetch.note_job(msgspec.json.encode(_said([JOB])))
     async with desk(shop, tmp_path / "st01") as at:
@@ -509,7 +511,7 @@ async def test_a_start_without_broker_goes_on_with_the_last_job(shop: Shop, tmp_
         assert heard.job_order_id == ""  # what the line says now counts
 
 
-async def test_what_is_shown(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
+async def test_what_is_shown(shop: Shop, tmp_path: Path) -> None:
     async with desk(shop, tmp_path / "st01", units=2) as at:
         await at.prefetch.round(MINE)
         at.away()

@@ -53,7 +53,7 @@ def by_brute_force(attempts: list[tuple[str, int, int, str]]) -> list[UnitCounts
 
 
 def test_unit_figures_do_not_depend_on_order_or_repetition(factory: Factory) -> None:
-    chance = random.Random(20260301)  # noqa: S311
+    chance = random.Random(20260301)
     node = Node()
     attempts: list[tuple[str, int, int, str]] = []
     events: list[ReceivedEvent] = []

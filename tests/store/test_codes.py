@@ -330,7 +330,7 @@ def test_the_database_keeps_a_code_with_its_chip(factory: Factory, url: str, sta
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_no_code_serves_two_chips(factory: Factory, seed: int) -> None:
     """Any order of claims, sendings, words and releases; a code that may be tied is never with another chip."""
-    chance, node, number = Random(seed), Node(), 0  # noqa: S311 - a walk, no secret
+    chance, node, number = Random(seed), Node(), 0
     codes(factory, 4)
     held: dict[int, Claim] = {}
     tied: dict[str, int] = {}

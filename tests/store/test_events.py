@@ -261,7 +261,7 @@ def test_more_than_one_chunk(factory: Factory, monkeypatch: pytest.MonkeyPatch) 
     stock(factory, 25)
     node = Node()
     batch = [node.result(number, f"a{number}") for number in range(1, 26)]
-    random.Random(1).shuffle(batch)  # noqa: S311
+    random.Random(1).shuffle(batch)
     (answer,) = factory.take_events(batch, START)
     assert (answer.through, len(answer.fresh)) == (25, 25)
 

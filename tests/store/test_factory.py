@@ -64,7 +64,7 @@ def test_many_processes_may_open_a_new_database_at_once(url: str) -> None:
 def test_another_schema_is_refused(url: str, version: int, code: str) -> None:
     Factory.open(url).close()
     with raw(url) as connection:
-        connection.execute(f"UPDATE meta SET value = '{version}' WHERE key IN ('schema_version', 'works_since')")  # noqa: S608
+        connection.execute(f"UPDATE meta SET value = '{version}' WHERE key IN ('schema_version', 'works_since')")
     with pytest.raises(CustodyError, match=rf"CUSTODY\.{code}"):
         Factory.open(url)
 

@@ -234,5 +234,5 @@ def test_a_swapped_key_is_noticed(factory: Factory, url: str, signer: SoftwareSi
     with raw(url) as connection:
         switch_rules_off(connection, url)
         placeholder = "?" if url.startswith("sqlite") else "%s"
-        connection.execute(f"UPDATE audit_key SET public = {placeholder}", (other.public,))  # noqa: S608
+        connection.execute(f"UPDATE audit_key SET public = {placeholder}", (other.public,))
     closed(factory.unit_gate(eid(1)), "GATE.FORGED", "not the one it is named")

@@ -44,7 +44,7 @@ def left_over(url: str) -> tuple[int, int, int]:
     """Rows that are staged, packages, and contents of packages."""
     with raw(url) as connection:
         counts = [
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("staged", "package", "package_bytes")
         ]
     return counts[0], counts[1], counts[2]

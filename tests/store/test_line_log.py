@@ -106,7 +106,7 @@ def test_small_pages_lose_nothing(factory: Factory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(line_log, "_SCAN", 2)
     nodes = [Node("st01"), Node("st02")]
     numbers = list(range(1, 11))
-    random.Random(3).shuffle(numbers)  # noqa: S311 - only an order
+    random.Random(3).shuffle(numbers)
     for number in numbers:
         work(factory, nodes[number % 2], number)
     documents = told(factory)

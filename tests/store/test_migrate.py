@@ -156,7 +156,7 @@ def test_nothing_is_migrated_while_others_have_it_open(old: str, monkeypatch: py
 @pytest.mark.parametrize(("version", "code"), [(SCHEMA_VERSION + 1, "NEWER"), (FIRST_VERSION - 1, "OLDER")])
 def test_there_is_no_way_from_everywhere(old: str, version: int, code: str) -> None:
     with raw(old) as connection:
-        connection.execute(f"UPDATE meta SET value = '{version}' WHERE key = 'schema_version'")  # noqa: S608
+        connection.execute(f"UPDATE meta SET value = '{version}' WHERE key = 'schema_version'")
     with pytest.raises(CustodyError, match=rf"CUSTODY\.SCHEMA_{code}"):
         migrate(old, later(10))
 

@@ -69,7 +69,7 @@ def test_what_no_smdpf_has_acknowledged_stays(factory: Factory) -> None:
 @pytest.mark.parametrize("change", ["bpp = 'x'", "sha256 = 'x'"])
 def test_bytes_go_whole_or_not_at_all(factory: Factory, url: str, change: str) -> None:
     with raw(url) as connection, pytest.raises(REFUSALS, match="neither changed"):
-        connection.execute(f"UPDATE package_bytes SET {change}")  # noqa: S608 - our own words
+        connection.execute(f"UPDATE package_bytes SET {change}")
     assert kept(factory, 1)
 
 

@@ -32,7 +32,7 @@ def step(state: PackageState, *, spent: bool = False, revision: str = "revision 
     lease = "'2030-01-01T00:00:00.000Z'" if state is S.CLAIMED else "NULL"
     truth = "true" if spent or state is S.INSTALLED else "false"
     columns = f"state = '{state}', attempt_id = {attempt}, lease_until = {lease}, spent = {truth}"
-    return f"UPDATE package SET {columns}, revision = {revision}"  # noqa: S608
+    return f"UPDATE package SET {columns}, revision = {revision}"
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def twin(**changes: str) -> str:
     """An insert of a second package like the first, but for the named columns (SQL expressions)."""
     names = [column.name for column in package.columns]
     values = [changes.get(name, name) for name in names]
-    return f"INSERT INTO package ({', '.join(names)}) SELECT {', '.join(values)} FROM package"  # noqa: S608
+    return f"INSERT INTO package ({', '.join(names)}) SELECT {', '.join(values)} FROM package"
 
 
 _NEW = {

@@ -45,7 +45,7 @@ class Fixture:
         self.lives = Lives(HEADS, self.settings, clock=FakeClock())
         self.wear = dict.fromkeys(HEADS, HEALTHY)
         self.alarms: Counter[str] = Counter()
-        self._chance = random.Random(seed)  # noqa: S311 - a study is repeatable
+        self._chance = random.Random(seed)
         self._units = 0
 
     def rounds(self, count: int) -> Iterator[None]:
